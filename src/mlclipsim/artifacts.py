@@ -1,0 +1,231 @@
+"""The files that stand between two steps: declared columns, checked when written and when read, never half-written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+__all__ = ["SCHEMAS", "ArtifactError", "atomic", "read_json", "read_table", "sha256_of", "write_json", "write_table"]
+
+
+class ArtifactError(RuntimeError):
+    """A file between two steps is missing, damaged or of another layout than declared."""
+
+
+_ID, _NAME = pa.string(), pa.dictionary(pa.int32(), pa.string())
+
+# Columns that others may rely on. Units are in the names (`_db`); further columns of a table come after these.
+SCHEMAS: dict[str, pa.Schema] = {
+    # One row per source photograph: the one role that it plays (method: partition).
+    "partition": pa.schema([("photograph", _ID), ("sha256", _ID), ("role", _NAME)]),
+    # The 8-bit images that machines, metrics and distortions act on (lossless WebP in `image`).
+    "references": pa.schema(
+        [
+            ("reference_id", _ID),
+            ("photograph", _ID),  # what it was made from: key of `partition`
+            ("role", _NAME),
+            ("label", pa.int32()),  # class index of the reference's ground truth, -1 where there is none
+            ("caption", pa.string()),
+            ("image", pa.binary()),
+        ]
+    ),
+    # One distorted image per (block, family); a block is one reference at one PSNR target.
+    "images": pa.schema(
+        [
+            ("image_id", _ID),
+            ("reference_id", _ID),
+            ("role", _NAME),
+            ("target_db", pa.float64()),
+            ("family", _NAME),
+            ("photometric", pa.bool_()),
+            ("strength", pa.float64()),
+            ("psnr_db", pa.float64()),
+            ("evaluations", pa.int32()),  # of the distortion, to find this strength
+            ("image", pa.binary()),
+        ]
+    ),
+    "pairs": pa.schema(
+        [
+            ("pair_id", _ID),
+            ("reference_id", _ID),
+            ("role", _NAME),
+            ("target_db", pa.float64()),
+            ("image_a", _ID),
+            ("image_b", _ID),
+            ("family_a", _NAME),
+            ("family_b", _NAME),
+            ("photometric", pa.bool_()),  # either side is
+            ("psnr_a_db", pa.float64()),
+            ("psnr_b_db", pa.float64()),
+        ]
+    ),
+    # What was attempted and not kept: cause is `unattainable_low`, `unattainable_high`, `unmatched_pair`, ...
+    "drops": pa.schema(
+        [("role", _NAME), ("target_db", pa.float64()), ("family", _NAME), ("cause", _NAME), ("count", pa.int64())]
+    ),
+    # The machines that vote. `temperature` calibrates the logits on clean images.
+    "voters": pa.schema(
+        [
+            ("voter", _ID),
+            ("task", _NAME),
+            ("family", _NAME),
+            ("clean_accuracy", pa.float64()),
+            ("n_clean", pa.int64()),
+            ("temperature", pa.float64()),
+            ("sha256", _ID),
+        ]
+    ),
+    # One row per (image, voter): every divergence kind, so that any label can be derived without inference.
+    "predictions": pa.schema(
+        [
+            ("image_id", _ID),
+            ("voter", _NAME),
+            ("kl", pa.float64()),
+            ("kl_t4", pa.float64()),
+            ("js", pa.float64()),
+            ("logit_cosine", pa.float64()),  # 1 - cosine of the logits
+            ("top1", pa.float64()),  # 1 where the predicted class changed, else 0
+            ("correct", pa.bool_()),  # prediction equals the ground truth (null without one)
+            ("reference_correct", pa.bool_()),
+        ]
+    ),
+    # One row per (pair, voter): 1 = A is closer to the reference, 0 = B, 1/2 = tie, null = the voter abstains.
+    "votes": pa.schema([("pair_id", _ID), ("voter", _NAME), ("vote", pa.float64())]),
+    # One row per (pair, fold, group): the soft label p that A is preferred. group is `seen` or `held_out`.
+    "labels": pa.schema(
+        [
+            ("pair_id", _ID),
+            ("fold", pa.int32()),
+            ("group", _NAME),
+            ("label", pa.float64()),
+            ("n_votes", pa.int32()),
+            ("n_families", pa.int32()),
+        ]
+    ),
+    # One row per image; further columns are `layer_<index>` in the encoder's order and `global`.
+    "similarities": pa.schema([("image_id", _ID), ("reference_id", _ID)]),
+    # One row per (image, metric). `score` keeps the metric's own direction; see the catalog's `higher_is_better`.
+    "scores": pa.schema([("image_id", _ID), ("metric", _NAME), ("variant", _NAME), ("score", pa.float64())]),
+    # table_2's columns; see docs.
+    "preference": pa.schema(
+        [
+            ("benchmark", _NAME),
+            ("voters", _NAME),
+            ("slice", _NAME),
+            ("metric", _NAME),
+            ("variant", _NAME),
+            ("estimate", pa.float64()),
+            ("ci_low", pa.float64()),
+            ("ci_high", pa.float64()),
+            ("n_pairs", pa.int64()),
+            ("n_references", pa.int64()),
+        ]
+    ),
+}
+
+
+@contextmanager
+def atomic(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success fsync and rename it into place, on failure remove it.
+
+    A reader therefore sees the old file, the new one or none, whatever kills the writer.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_table(path: Path | str, frame: pd.DataFrame | pa.Table, schema: str) -> None:
+    """Write ``frame`` as parquet under the declared ``schema`` (a key of :data:`SCHEMAS`); extra columns follow.
+
+    Raises:
+        ArtifactError: a declared column is missing or cannot be cast without loss.
+    """
+    declared = SCHEMAS[schema]
+    try:
+        table = frame if isinstance(frame, pa.Table) else pa.Table.from_pandas(frame, preserve_index=False)
+        missing = [name for name in declared.names if name not in table.column_names]
+        if missing:
+            raise ArtifactError(f"{schema} lacks the declared columns {missing}")
+        extra = [name for name in table.column_names if name not in declared.names]
+        fields = [*declared, *(table.schema.field(name) for name in extra)]
+        table = table.select([f.name for f in fields]).cast(pa.schema(fields)).replace_schema_metadata(None)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise ArtifactError(f"{schema} does not fit its declared schema: {error}") from error
+    with atomic(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", store_schema=True)
+
+
+def read_table(path: Path | str, schema: str, columns: list[str] | None = None) -> pd.DataFrame:
+    """Read parquet that :func:`write_table` made; names become plain strings.
+
+    Args:
+        columns: read only these (saves the image bytes where they are not needed).
+
+    Raises:
+        ArtifactError: the file is missing, unreadable or lacks a declared column.
+    """
+    path = Path(path)
+    try:
+        stored = pq.read_schema(path)
+        missing = [f.name for f in SCHEMAS[schema] if f.name not in stored.names]
+        wrong = [
+            f"{f.name} is {stored.field(f.name).type}, expected {f.type}"
+            for f in SCHEMAS[schema]
+            if f.name in stored.names and stored.field(f.name).type != f.type
+        ]
+        if missing or wrong:
+            problem = f"missing columns {missing}" if missing else "; ".join(wrong)
+            raise ArtifactError(f"{path} is not a '{schema}' table of this version: {problem}; delete it and run again")
+        table = pq.read_table(path, columns=columns)
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} does not exist; run the step that makes '{schema}'") from error
+    except (pa.ArrowException, OSError) as error:
+        raise ArtifactError(f"{path} is damaged ({error}); delete it and run again") from error
+    frame = table.to_pandas()
+    for name in frame.columns:
+        if isinstance(frame[name].dtype, pd.CategoricalDtype):
+            frame[name] = frame[name].astype(object)
+    return frame
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write JSON with sorted keys and a final newline, atomically; NaN is refused (it is no JSON)."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path | str) -> Any:
+    """Read JSON, with one clear sentence when the file is missing or damaged."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} does not exist; run the step that makes it") from error
+    except (ValueError, OSError) as error:
+        raise ArtifactError(f"{path} is damaged ({error}); delete it and run again") from error
+
+
+def sha256_of(path: Path | str) -> str:
+    """Hexadecimal SHA-256 of a file's bytes, read in one-megabyte blocks."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
