@@ -1,8 +1,8 @@
 """Images in and out: files, stored bytes, arrays, tensors, and the one resize that everything uses.
 
 Two forms only: uint8 RGB arrays ``(H, W, 3)`` (what is stored, distorted and compared) and float RGB
-tensors ``(N, 3, H, W)`` in [0, 1] (what networks take). torch is imported where a tensor is asked for, so that
-matching and plotting, which need only the first form, start without it.
+tensors ``(N, 3, H, W)`` in [0, 1] (what networks take). torch is imported where a tensor is asked for, so
+that matching and plotting, which need only the first form, start without it.
 """
 
 from __future__ import annotations
@@ -186,8 +186,8 @@ def check_images(images: Tensor, name: str = "images") -> Tensor:
 def resize(images: Tensor, size: int, *, crop: bool = True) -> Tensor:
     """Shorter side to ``size`` by antialiased bicubic interpolation, then the central square.
 
-    Differentiable. It is Pillow's BICUBIC: the same kernel (a = -0.5, widened when shrinking), columns before
-    rows, overshoot clipped to [0, 1] after each pass, but no rounding to 8 bit; the two agree to 1.5/255 (tested).
+    Differentiable. Pillow's BICUBIC: the same kernel (a = -0.5, widened when shrinking), columns before
+    rows, overshoot clipped to [0, 1] after each pass, but no rounding to 8 bit; they agree to 1.5/255 (tested).
     An image of the right size comes back untouched.
 
     Args:
