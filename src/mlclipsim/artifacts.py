@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-__all__ = ["SCHEMAS", "ArtifactError", "atomic", "read_json", "read_table", "sha256_of", "write_json", "write_table"]
+__all__ = [
+    "SCHEMAS",
+    "ArtifactError",
+    "atomic",
+    "iterate_table",
+    "read_json",
+    "read_table",
+    "sha256_of",
+    "stream_table",
+    "write_json",
+    "write_table",
+]
 
 
 class ArtifactError(RuntimeError):
@@ -71,7 +82,13 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     # What was attempted and not kept: cause is `unattainable_low`, `unattainable_high`, `unmatched_pair`, ...
     "drops": pa.schema(
-        [("role", _NAME), ("target_db", pa.float64()), ("family", _NAME), ("cause", _NAME), ("count", pa.int64())]
+        [
+            ("role", _NAME),
+            ("target_db", pa.float64()),
+            ("family", _NAME),
+            ("cause", _NAME),
+            ("count", pa.int64()),
+        ]
     ),
     # The machines that vote. `temperature` calibrates the logits on clean images.
     "voters": pa.schema(
@@ -161,6 +178,38 @@ def write_table(path: Path | str, frame: pd.DataFrame | pa.Table, schema: str) -
     Raises:
         ArtifactError: a declared column is missing or cannot be cast without loss.
     """
+    table = _as_declared(frame, schema)
+    with atomic(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", store_schema=True)
+
+
+@contextmanager
+def stream_table(path: Path | str, schema: str) -> Iterator[Callable[[pd.DataFrame], None]]:
+    """Yield ``append(frame)`` for tables that do not fit in memory: each call writes one row group.
+
+    The file appears, whole, when the block ends without an error. Without any call it is an empty table.
+    """
+    with atomic(path) as temporary:
+        writer: pq.ParquetWriter | None = None
+
+        def append(frame: pd.DataFrame) -> None:
+            nonlocal writer
+            table = _as_declared(frame, schema)
+            if writer is None:
+                writer = pq.ParquetWriter(temporary, table.schema, compression="zstd", store_schema=True)
+            writer.write_table(table)
+
+        try:
+            yield append
+            if writer is None:
+                empty = SCHEMAS[schema].empty_table()
+                pq.write_table(empty, temporary, compression="zstd", store_schema=True)
+        finally:
+            if writer is not None:
+                writer.close()
+
+
+def _as_declared(frame: pd.DataFrame | pa.Table, schema: str) -> pa.Table:
     declared = SCHEMAS[schema]
     try:
         table = frame if isinstance(frame, pa.Table) else pa.Table.from_pandas(frame, preserve_index=False)
@@ -169,11 +218,9 @@ def write_table(path: Path | str, frame: pd.DataFrame | pa.Table, schema: str) -
             raise ArtifactError(f"{schema} lacks the declared columns {missing}")
         extra = [name for name in table.column_names if name not in declared.names]
         fields = [*declared, *(table.schema.field(name) for name in extra)]
-        table = table.select([f.name for f in fields]).cast(pa.schema(fields)).replace_schema_metadata(None)
+        return table.select([f.name for f in fields]).cast(pa.schema(fields)).replace_schema_metadata(None)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise ArtifactError(f"{schema} does not fit its declared schema: {error}") from error
-    with atomic(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", store_schema=True)
 
 
 def read_table(path: Path | str, schema: str, columns: list[str] | None = None) -> pd.DataFrame:
@@ -185,7 +232,23 @@ def read_table(path: Path | str, schema: str, columns: list[str] | None = None) 
     Raises:
         ArtifactError: the file is missing, unreadable or lacks a declared column.
     """
-    path = Path(path)
+    with _checked(path, schema):
+        return _plain(pq.read_table(path, columns=columns))
+
+
+def iterate_table(
+    path: Path | str, schema: str, columns: list[str] | None = None, *, rows: int = 256
+) -> Iterator[pd.DataFrame]:
+    """:func:`read_table` in pieces of ``rows`` rows, so that images of any number pass through a flat memory."""
+    with _checked(path, schema), pq.ParquetFile(path) as stored:
+        batches = stored.iter_batches(rows, columns=columns)
+        while (batch := next(batches, None)) is not None:
+            yield _plain(pa.Table.from_batches([batch]))
+
+
+@contextmanager
+def _checked(path: Path | str, schema: str) -> Iterator[None]:
+    """Check a stored table's columns, and say in one sentence what is wrong with a file that cannot be read."""
     try:
         stored = pq.read_schema(path)
         missing = [f.name for f in SCHEMAS[schema] if f.name not in stored.names]
@@ -196,12 +259,17 @@ def read_table(path: Path | str, schema: str, columns: list[str] | None = None) 
         ]
         if missing or wrong:
             problem = f"missing columns {missing}" if missing else "; ".join(wrong)
-            raise ArtifactError(f"{path} is not a '{schema}' table of this version: {problem}; delete it and run again")
-        table = pq.read_table(path, columns=columns)
+            raise ArtifactError(
+                f"{path} is not a '{schema}' table of this version: {problem}; delete it and run again"
+            )
+        yield
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} does not exist; run the step that makes '{schema}'") from error
     except (pa.ArrowException, OSError) as error:
         raise ArtifactError(f"{path} is damaged ({error}); delete it and run again") from error
+
+
+def _plain(table: pa.Table) -> pd.DataFrame:
     frame = table.to_pandas()
     for name in frame.columns:
         if isinstance(frame[name].dtype, pd.CategoricalDtype):
@@ -212,7 +280,9 @@ def read_table(path: Path | str, schema: str, columns: list[str] | None = None) 
 def write_json(path: Path | str, value: Any) -> None:
     """Write JSON with sorted keys and a final newline, atomically; NaN is refused (it is no JSON)."""
     with atomic(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8"
+        )
 
 
 def read_json(path: Path | str) -> Any:
