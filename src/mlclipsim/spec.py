@@ -1,0 +1,392 @@
+"""What a run is made of: the config's layers, their check, and for each step the slice that it reads and its path.
+
+Layers: ``config/config.yaml`` < ``config/presets/<preset>.yaml`` < ``--configfile`` < ``--config``. Dicts merge, lists are
+replaced. Everything wrong with a config is reported at once, before any job starts.
+
+A step gets only its *slice* of the config, with names resolved to their catalog entries. What does not depend on the run
+lies under ``results/<preset>/shared/<step>-<digest>/``, where the digest covers the slice and the digests of the steps before
+it: changing a key changes the paths of what depends on it, and of nothing else.
+
+Standard library, yaml and jsonschema only: the workflow imports this at every start.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+__all__ = ["ConfigError", "Plan", "canonical", "export_environment", "load", "locate", "project_root"]
+
+CATALOGS = ("codecs", "datasets", "encoders", "machines", "metrics")
+# How fast a step runs, not what it studies: these do not enter digests (a change of them reruns a step in place).
+EXECUTION = frozenset({"threads", "batch_size"})
+# The steps whose results runs share, and those that each reads.
+PARENTS: dict[str, tuple[str, ...]] = {
+    "references": (),
+    "lit_encoder": ("references",),
+    "pcmp_images": ("references",),
+    "pcmp_pairs": ("pcmp_images",),
+    "predictions": ("pcmp_images",),
+    "votes": ("pcmp_pairs", "predictions"),
+    "baselines": ("pcmp_images",),
+    "similarities": ("pcmp_images",),
+}
+
+
+class ConfigError(ValueError):
+    """The config cannot be run; the message lists every problem."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = list(problems)
+        noun = "problem" if len(self.problems) == 1 else "problems"
+        super().__init__("\n".join([f"{len(self.problems)} {noun} in the configuration:", *_bullets(self.problems)]))
+
+
+def _bullets(lines: Iterable[str]) -> list[str]:
+    return [f"  - {line}" for line in lines]
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values, equal text, however their YAML is ordered."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def project_root() -> Path:
+    """The folder that holds ``config/config.yaml``: the working directory, one above it, or the source tree of the package.
+
+    Raises:
+        ConfigError: none of them does.
+    """
+    for folder in (Path.cwd(), *Path.cwd().parents, Path(__file__).resolve().parents[2]):
+        if (folder / "config" / "config.yaml").is_file():
+            return folder
+    raise ConfigError([f"config/config.yaml is neither in {Path.cwd()} nor above it; change to the project's folder"])
+
+
+def locate(place: str) -> Path:
+    """The path that a catalog means: ``assets:x`` lies in the assets folder, ``package:x`` in this package, else a path."""
+    kind, colon, rest = place.partition(":")
+    if colon and kind == "assets":
+        return Path(os.environ.get("MLCLIPSIM_ASSETS") or "assets") / rest
+    if colon and kind == "package":
+        return Path(__file__).parent / rest
+    return Path(place)
+
+
+def export_environment(plan: Plan) -> None:
+    """Tell the jobs that this process starts where the assets are, and to use this very interpreter."""
+    os.environ["MLCLIPSIM_ASSETS"] = str(plan.assets_dir)
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+
+
+def load(overrides: Mapping[str, Any] | None = None, root: Path | None = None, *, planning: bool = False) -> Plan:
+    """Merge the layers, check the result and return it as a :class:`Plan`.
+
+    Args:
+        overrides: what ``--configfile`` and ``--config`` gave, merged already.
+        root: the project's folder.
+        planning: missing data and weight files are warnings (``plan.warnings``), as with ``require_files: false``.
+
+    Raises:
+        ConfigError: lists all problems: unknown keys and names, values out of range, missing files, shared families.
+    """
+    root = root or project_root()
+    overrides = copy.deepcopy(dict(overrides or {}))
+    base = _read_yaml(root / "config" / "config.yaml")
+    problems: list[str] = []
+
+    name = overrides.get("preset", base["preset"])
+    presets = {path.stem: path for path in sorted((root / "config" / "presets").glob("*.yaml"))}
+    if name in presets:
+        preset = _merge(base, {**_read_yaml(presets[name]), "preset": name})
+    else:
+        problems.append(f"preset {_unknown(name, presets)}")
+        overrides.pop("preset")
+        preset = base
+    config = _merge(preset, overrides)
+
+    schemas = {path.name.split(".")[0]: json.loads(path.read_text()) for path in (root / "workflow" / "schemas").glob("*")}
+    problems += _schema_problems(config, schemas["config"])
+    catalogs: dict[str, dict[str, Any]] = {}
+    for catalog in CATALOGS:
+        catalogs[catalog] = _read_yaml(root / "config" / "catalog" / f"{catalog}.yaml")
+        problems += [f"catalog/{catalog}.yaml: {text}" for text in _schema_problems(catalogs[catalog], schemas[catalog])]
+    if problems and _malformed(config, preset):
+        raise ConfigError(problems)  # the checks below would trip over values of the wrong type
+
+    plan = Plan(root=root, config=config, catalogs=catalogs, preset_encoder=preset["encoder"])
+    problems += _name_problems(plan)
+    problems += _family_problems(plan)
+    missing = _missing_files(plan)
+    if planning or not config["require_files"]:
+        plan.warnings.extend(missing)
+    else:
+        problems += missing
+    if problems:
+        raise ConfigError(problems)
+    return plan
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked config and everything that follows from it: slices, digests, paths."""
+
+    root: Path
+    config: dict[str, Any]
+    catalogs: dict[str, dict[str, Any]]
+    preset_encoder: str  # the preset's own
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def preset(self) -> str:
+        return self.config["preset"]
+
+    @property
+    def run(self) -> str:
+        """The folder of this run: given, else ``default`` for the preset's own encoder and the encoder's name otherwise."""
+        return self.config["run"] or ("default" if self.encoder == self.preset_encoder else self.encoder)
+
+    @property
+    def encoder(self) -> str:
+        return self.config["encoder"]
+
+    @property
+    def encoders(self) -> list[str]:
+        """The towers that figure_3 compares, the main one first."""
+        return list(dict.fromkeys([self.encoder, *self.config["encoders"]]))
+
+    @property
+    def untrained(self) -> str:
+        """The control of the main encoder: the same shape, nothing learned."""
+        return next(
+            name
+            for name, entry in self.catalogs["encoders"].items()
+            if entry["source"] == "untrained" and entry["model"] == self.catalogs["encoders"][self.encoder]["model"]
+        )
+
+    @property
+    def voters(self) -> list[str]:
+        """Every machine that votes in some fold, each once."""
+        return list(dict.fromkeys(name for fold in self.config["folds"] for group in fold.values() for name in group))
+
+    @property
+    def assets_dir(self) -> Path:
+        return Path(self.config["assets_dir"] or os.environ.get("MLCLIPSIM_ASSETS") or "assets")
+
+    def entry(self, catalog: str, name: str) -> dict[str, Any]:
+        """A catalog entry, with the checksum of weights that ship in the package (its manifest has them)."""
+        entry = dict(self.catalogs[catalog][name])
+        place = entry.get("weights") or entry.get("checkpoint") or ""
+        if place.startswith("package:") and not entry.get("sha256"):
+            entry["sha256"] = self._shipped.get(Path(place).stem, {}).get("sha256")
+        return entry
+
+    @cached_property
+    def _shipped(self) -> dict[str, Any]:
+        manifest = locate("package:world/weights/manifest.json")
+        return json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
+
+    def slice(self, step: str, encoder: str | None = None) -> dict[str, Any]:
+        """What ``step`` reads of the config, names resolved to catalog entries.
+
+        Args:
+            encoder: the encoder of an ``lit_encoder``, ``similarities``, ``fit`` or ``clip_scores`` step; null: the main one.
+        """
+        config = self.config
+        encoder = encoder or self.encoder
+        resolved = {
+            "references": config["references"] | {"dataset": self.entry("datasets", config["references"]["source"])},
+            "encoder": {"name": encoder, "entry": self.entry("encoders", encoder)},
+            "voters": {name: self.entry("machines", name) for name in self.voters},
+            "metrics": {name: self.entry("metrics", name) for name in config["metrics"]},
+            "roles": config["benchmark"]["roles"],
+            "run": self.run,
+        }
+        document = ("preset", "run", "style")
+        keys: dict[str, tuple[str, ...]] = {
+            "references": ("references",),
+            "lit_encoder": ("lit", "encoder", "references"),
+            "pcmp_images": ("pcmp",),
+            "pcmp_pairs": ("pcmp",),
+            "predictions": ("voters", "batch_size"),
+            "votes": ("votes", "folds"),
+            "similarities": ("encoder", "batch_size"),
+            "fit": ("fit", "encoder"),
+            "baselines": ("metrics", "roles", "batch_size"),
+            "clip_scores": ("encoder",),
+            "preference": ("benchmark", "folds"),
+        }
+        return {key: resolved.get(key, config.get(key)) for key in ("seed", "threads", *keys.get(step, document))}
+
+    def digest(self, step: str, encoder: str | None = None) -> str:
+        """Eight hexadecimal digits over the step's slice and those of all steps before it."""
+        studied = {key: value for key, value in self.slice(step, encoder).items() if key not in EXECUTION}
+        parents = [self.digest(parent) for parent in self._parents(step, encoder)]
+        return hashlib.sha256(canonical([step, studied, parents]).encode()).hexdigest()[:8]
+
+    def _parents(self, step: str, encoder: str | None) -> tuple[str, ...]:
+        made = step == "similarities" and self.entry("encoders", encoder or self.encoder)["source"] == "lit"
+        return (*PARENTS[step], "lit_encoder") if made else PARENTS[step]
+
+    def shared(self, step: str, name: str, encoder: str | None = None) -> str:
+        """Path of a file that runs share. With ``encoder`` the folder names it: runs that compare it read it too."""
+        what = f"{step}-{encoder}" if encoder else step
+        return f"results/{self.preset}/shared/{what}-{self.digest(step, encoder)}/{name}"
+
+    def own(self, *parts: str) -> str:
+        """Path of a file of this run."""
+        return "/".join(["results", self.preset, self.run, *parts])
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError([f"{path} cannot be read as YAML: {' '.join(str(error).split())}"]) from error
+    if value is not None and not isinstance(value, dict):
+        raise ConfigError([f"{path} holds a {type(value).__name__}, expected keys and values"])
+    return value or {}
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """``above`` over ``below``: dicts key by key, everything else as a whole."""
+    merged = copy.deepcopy(dict(below))
+    for key, value in above.items():
+        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if nested else copy.deepcopy(value)
+    return merged
+
+
+def _unknown(name: Any, known: Iterable[str]) -> str:
+    known = list(known)
+    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    return f"{name!r} is unknown; " + (f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}")
+
+
+def _schema_problems(value: Any, schema: Mapping[str, Any]) -> list[str]:
+    """One sentence per violation, in the document's order."""
+    problems = []
+    for error in jsonschema.Draft202012Validator(schema).iter_errors(value):
+        place = ".".join(str(part) for part in error.absolute_path)
+        within = f" in `{place}`" if place else ""
+        if error.validator == "additionalProperties":
+            known = error.schema.get("properties", {})
+            problems += [f"key{within} {_unknown(key, known)}" for key in error.instance if key not in known]
+        elif error.validator == "enum":
+            problems.append(f"`{place}` {_unknown(error.instance, [str(v) for v in error.validator_value])}")
+        elif error.validator == "type":
+            expected = error.validator_value
+            expected = " or ".join(expected) if isinstance(expected, list) else expected
+            problems.append(f"`{place or 'config'}` is {error.instance!r}, expected {expected}")
+        else:
+            problems.append(f"`{place or 'config'}`: {error.message}")
+    return problems
+
+
+def _malformed(config: Mapping[str, Any], template: Mapping[str, Any]) -> bool:
+    """Whether some value has another kind than the checked-in one, so that it cannot even be looked into."""
+    for key, expected in template.items():
+        value = config.get(key)
+        if isinstance(expected, dict):
+            if not isinstance(value, dict) or _malformed(value, expected):
+                return True
+        elif isinstance(expected, list):
+            if not isinstance(value, list) or {type(v) for v in value} - {type(v) for v in expected} - {str, int, float}:
+                return True
+        elif isinstance(expected, str) != isinstance(value, str) and key in ("encoder", "source"):
+            return True
+    return any(
+        not isinstance(group, list) for fold in config.get("folds", []) for group in (fold.get("seen"), fold.get("held_out"))
+    )
+
+
+def _name_problems(plan: Plan) -> list[str]:
+    """Names that their catalog lacks."""
+    config = plan.config
+    uses: list[tuple[str, str, list[str]]] = [
+        ("references.source", "datasets", [config["references"]["source"]]),
+        ("encoder", "encoders", [plan.encoder]),
+        ("encoders", "encoders", config["encoders"]),
+        ("folds", "machines", plan.voters),
+        ("metrics", "metrics", config["metrics"]),
+    ]
+    problems = [
+        f"`{key}`: {_unknown(name, plan.catalogs[catalog])} (config/catalog/{catalog}.yaml)"
+        for key, catalog, names in uses
+        for name in names
+        if name not in plan.catalogs[catalog]
+    ]
+    if plan.encoder in plan.catalogs["encoders"]:
+        try:
+            _ = plan.untrained
+        except StopIteration:
+            model = plan.catalogs["encoders"][plan.encoder]["model"]
+            problems.append(
+                f"`encoder`: {plan.encoder!r} has no control; add an entry with source: untrained, model: {model} "
+                "(config/catalog/encoders.yaml)"
+            )
+    return problems
+
+
+def _family_problems(plan: Plan) -> list[str]:
+    """Encoders, training voters and held-out voters of one fold must not share an architecture family."""
+    machines, towers = plan.catalogs["machines"], plan.catalogs["encoders"]
+    problems = []
+    for number, fold in enumerate(plan.config["folds"]):
+        groups = {
+            "encoder": {name: towers[name]["family"] for name in plan.encoders if name in towers},
+            "seen": {name: machines[name]["family"] for name in fold["seen"] if name in machines},
+            "held_out": {name: machines[name]["family"] for name in fold["held_out"] if name in machines},
+        }
+        for first, second in (("encoder", "seen"), ("encoder", "held_out"), ("seen", "held_out")):
+            for family in sorted(set(groups[first].values()) & set(groups[second].values())):
+                sharing = [name for group in (first, second) for name, f in groups[group].items() if f == family]
+                problems.append(
+                    f"`folds[{number}]`: family {family!r} is both in {first} and in {second} "
+                    f"({', '.join(dict.fromkeys(sharing))}); let it stand on one side only"
+                )
+    return problems
+
+
+def _missing_files(plan: Plan) -> list[str]:
+    """Files of the data set, the voters and the encoders that are not there. What a library downloads is not looked for."""
+    towers = [*plan.encoders, *([plan.untrained] if not _name_problems(plan) else [])]
+    places: dict[str, str] = {}
+    for catalog, key, names in (
+        ("datasets", "path", [plan.config["references"]["source"]]),
+        ("machines", "weights", plan.voters),
+        ("encoders", "checkpoint", towers),
+    ):
+        for name in names:
+            entry = plan.catalogs[catalog].get(name, {})
+            place = entry.get(key) or ""
+            if place.startswith(("assets:", "package:")) or (key != "weights" and place):
+                places.setdefault(place, f"{name!r}")
+    wants_assets = any(place.startswith("assets:") for place in places)
+    problems = []
+    if wants_assets and not plan.assets_dir.is_dir():
+        problems.append(
+            f"the assets folder {str(plan.assets_dir)!r} is not there; set MLCLIPSIM_ASSETS or --config assets_dir=<folder>"
+        )
+    for place, user in places.items():
+        if place.startswith("assets:"):
+            path = plan.assets_dir / place.removeprefix("assets:")
+            if problems and not plan.assets_dir.is_dir():
+                continue  # said once
+        else:
+            path = locate(place)
+        if not path.exists():
+            problems.append(f"{user} needs {str(path)!r}, which is not there")
+    return problems

@@ -1,0 +1,112 @@
+"""The steps of the line: which function does each, and which files of the package it depends on.
+
+Only the standard library: the workflow reads this at parse time, before anything heavy is imported.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+__all__ = ["STEPS", "Step", "code", "function"]
+
+PACKAGE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: ``call`` is ``module:function`` under :mod:`mlclipsim`."""
+
+    call: str
+    lists: frozenset[str] = frozenset()  # inputs that are lists of files even where there is just one
+    report: bool = False  # makes a table, a figure or the claims: its outputs get a provenance file
+
+
+STEPS = {
+    "references": Step("datasets.references:build"),
+    "lit_encoder": Step("lit:train"),
+    "pcmp_images": Step("pcmp.build:distort"),
+    "pcmp_pairs": Step("pcmp.build:pair"),
+    "predictions": Step("pcmp.vote:predict"),
+    "votes": Step("pcmp.vote:cast"),
+    "similarities": Step("similarities:build"),
+    "fit": Step("fit:learn"),
+    "baselines": Step("baselines:score"),
+    "clip_scores": Step("fit:score"),
+    "preference": Step("benchmarks.machine_preference:evaluate"),
+    "claims": Step("report.claims:write", report=True),
+    "table_1": Step("report.tables.table_1:make", lists=frozenset({"drops"}), report=True),
+    "table_2": Step("report.tables.table_2:make", report=True),
+    "figure_1": Step("report.figures.figure_1:make", report=True),
+    "figure_3": Step("report.figures.figure_3:make", lists=frozenset({"weights"}), report=True),
+}
+
+
+def function(step: str) -> Callable[..., None]:
+    """Import the function that does ``step``."""
+    module, name = STEPS[step].call.split(":")
+    return getattr(importlib.import_module(f"mlclipsim.{module}"), name)
+
+
+def code(step: str) -> list[str]:
+    """The package's files that ``step`` runs, relative to the working directory where it lies above them.
+
+    Followed import by import, so that the list cannot fall behind the code: editing one of these files makes the step
+    run again, editing any other does not.
+    """
+    module = STEPS[step].call.split(":")[0]
+    return [_relative(path) for path in sorted(_closure(f"mlclipsim.{module}"))]
+
+
+def _relative(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _closure(module: str) -> set[Path]:
+    found: set[Path] = set()
+    waiting = [module]
+    seen = set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        path = _file(name)
+        if path is None:
+            continue
+        found.add(path)
+        waiting += _imports(path, name)
+    return found
+
+
+def _file(module: str) -> Path | None:
+    place = PACKAGE.joinpath(*module.split(".")[1:])
+    for path in (place.with_suffix(".py"), place / "__init__.py"):
+        if path.is_file() and path != PACKAGE / "__init__.py":
+            return path
+    return None
+
+
+@cache
+def _imports(path: Path, module: str) -> tuple[str, ...]:
+    """Modules of this package that the file at ``path`` imports, wherever in it (also inside functions)."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    names: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1])
+                base = f"{above}.{base}" if base else above
+            # `from package import thing`: the thing may be a module or a name inside one
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    # importing a.b.c runs a.b's __init__ too
+    ours = {name for name in names if name.split(".")[0] == "mlclipsim"} | {module}
+    parents = {name.rpartition(".")[0] for name in ours if name.count(".") > 1}
+    return tuple(sorted(ours | parents))
