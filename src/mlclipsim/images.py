@@ -187,7 +187,7 @@ def resize(images: Tensor, size: int, *, crop: bool = True) -> Tensor:
     """Shorter side to ``size`` by antialiased bicubic interpolation, then the central square.
 
     Differentiable. Pillow's BICUBIC: the same kernel (a = -0.5, widened when shrinking), columns before
-    rows, overshoot clipped to [0, 1] after each pass, but no rounding to 8 bit; they agree to 1.5/255 (tested).
+    rows, overshoot clipped to [0, 1] after each pass; but no rounding to 8 bit. They agree to 1.5/255.
     An image of the right size comes back untouched.
 
     Args:

@@ -1,0 +1,421 @@
+"""Frozen CLIP image towers behind one interface: patch tokens of every block, and the image embedding.
+
+    encoder = load_encoder("ViT-B-32-quickgelu", "openai")
+    tokens, embedding = encoder(images)  # [(B, P, D_1), ..., (B, P, D_L)], (B, E)
+
+All towers are open_clip's, read through its ``forward_intermediates``. The quirks of open_clip 3.3 that this
+file keeps to itself:
+
+- Convolutional towers (ModifiedResNet, timm) give maps (NCHW) only and refuse ``output_extra_tokens``;
+  transformers can give maps too, without class token. So we ask for maps and read them as ``H * W`` tokens.
+- ``CLIP.forward_intermediates`` normalises the embedding, the image tower's does not. We call the tower.
+- ``ModifiedResNet`` reads ``stop_early`` the wrong way round, and pools a truncated map when asked for a few
+  layers and the embedding. So the embedding comes with all layers, and an early stop without embedding.
+- Position embeddings fit one image size; for another we interpolate them as open_clip does when it loads.
+- Weights of another activation (QuickGELU) load without an error and only warn. Here that is an error.
+- The timm adapter drops arguments such as ``pad_type``, which no state dict records. We build such trunks.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import open_clip
+import torch
+import torch.nn.functional as F
+from open_clip.coca_model import CoCa
+from open_clip.model import CLIP, CustomTextCLIP
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.timm_model import TimmModel
+from open_clip.transformer import VisionTransformer
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+__all__ = ["Encoder", "WeightsError", "build_clip", "load_encoder", "model_config"]
+
+PACKAGED = (
+    Path(__file__).parent / "world"
+)  # models/<name>.json, weights/<name>.safetensors, weights/manifest.json
+UNTRAINED = "-untrained"  # suffix of a name: the same network with random weights, a control
+DEFAULT_MODEL, DEFAULT_PRETRAINED = "ViT-B-32-quickgelu", "openai"
+
+
+class WeightsError(RuntimeError):
+    """Weights that are missing, damaged, or not those of the named network."""
+
+
+class Encoder(nn.Module):
+    """A frozen CLIP image tower.
+
+    Attributes:
+        name: which network with which weights, for tables and error messages.
+        family: architecture family (``vit``, ``resnet``, ``mobilenetv2``, ...); no machine of it may vote.
+        n_layers: number of blocks (of stages, for a convolutional tower).
+        layers: the blocks that :meth:`forward` returns, numbered from 1 in the order of computation.
+        image_size: side in pixels that the network was trained at.
+        stride: pixels per token of the coarsest layer; other image sizes must be multiples of it.
+        mean, std: three floats each, applied inside.
+        n_parameters: of the image tower.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        visual: nn.Module,
+        *,
+        name: str,
+        mean: Sequence[float] = open_clip.OPENAI_DATASET_MEAN,
+        std: Sequence[float] = open_clip.OPENAI_DATASET_STD,
+        layers: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.visual = visual.eval().requires_grad_(False)
+        self.name = name
+        self.family, self.n_layers, self.stride = _describe(visual)
+        height, width = _pair(visual.image_size)  # type: ignore[arg-type]
+        if height != width:
+            raise ValueError(
+                f"{name}: expected a square input, got {height}x{width}; such towers are not supported"
+            )
+        self.image_size = height
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.layers = self.check_layers(layers)
+        self.n_parameters = sum(p.numel() for p in visual.parameters())
+
+    def check_layers(self, layers: Sequence[int] | None) -> tuple[int, ...]:
+        """``layers`` as a tuple in ascending order; None is all of them.
+
+        Raises:
+            ValueError: a block that the tower does not have, or one named twice.
+        """
+        if layers is None:
+            return tuple(range(1, self.n_layers + 1))
+        chosen = tuple(sorted(layers))
+        if len(set(chosen)) < len(chosen) or any(not 1 <= layer <= self.n_layers for layer in chosen):
+            raise ValueError(
+                f"{self.name}: expected distinct layers within 1..{self.n_layers}, got {list(layers)}"
+            )
+        return chosen
+
+    def train(self, mode: bool = True) -> Encoder:
+        """Stay in evaluation mode: a frozen network has no other."""
+        return super().train(False)
+
+    def forward(
+        self, images: Tensor, layers: Sequence[int] | None = None, embed: bool = True
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """Patch tokens after each asked block, without class token, and the projected image embedding.
+
+        Args:
+            images: ``(B, 3, H, W)`` in [0, 1], RGB; mean and std are applied here.
+            layers: blocks counted from 1; None for :attr:`layers`.
+            embed: False leaves the embedding out, and nothing above the last asked block is computed.
+
+        Returns:
+            ``[(B, P_l, D_l) for l in layers]`` and ``(B, E)``, not normalised, or None without ``embed``.
+
+        Raises:
+            ValueError: H and W that this tower cannot take.
+        """
+        wanted = self.layers if layers is None else self.check_layers(layers)
+        if not wanted and not embed:
+            raise ValueError(f"{self.name}: neither layers nor embedding asked for; ask for at least one")
+        arguments: dict[str, Any] = {"output_fmt": "NCHW"}
+        if not embed:
+            early = not isinstance(self.visual, ModifiedResNet)  # it means the opposite there
+            indices = [layer - 1 for layer in wanted]
+            arguments |= {"indices": indices, "stop_early": early, "intermediates_only": True}
+        normalised = (images - self.mean) / self.std
+        output = torch.func.functional_call(
+            _Intermediates(self.visual), self._positions(images), (normalised,), arguments
+        )
+        maps = output["image_intermediates"]  # [(B, D_l, h_l, w_l)]
+        if embed:
+            maps = [maps[layer - 1] for layer in wanted]
+        tokens = [m.flatten(2).transpose(1, 2) for m in maps]  # [(B, P_l, D_l)]
+        return tokens, output.get("image_features")
+
+    def _positions(self, images: Tensor) -> dict[str, Tensor]:
+        """Replacement of the tower's position embedding where the image size is not the trained one."""
+        height, width = images.shape[-2:]
+        if height == width == self.image_size:
+            return {}
+        if height % self.stride or width % self.stride:
+            raise ValueError(
+                f"{self.name}: expected sides that are multiples of {self.stride}, got {height}x{width}; "
+                f"resize to {self.image_size} or crop"
+            )
+        if isinstance(self.visual, VisionTransformer):
+            key, table = "visual.positional_embedding", self.visual.positional_embedding
+        elif isinstance(self.visual, ModifiedResNet):
+            key, table = "visual.attnpool.positional_embedding", self.visual.attnpool.positional_embedding
+        elif _is_convolutional(self.visual):
+            return {}
+        else:
+            raise ValueError(
+                f"{self.name}: expected {self.image_size}x{self.image_size}, got {height}x{width}; "
+                "this timm transformer takes one size only, use size_policy='resize'"
+            )
+        side = self.image_size // self.stride
+        prefix, grid = table[:1].float(), table[1:].float()  # (1, D), (side * side, D)
+        grid = grid.view(1, side, side, -1).permute(0, 3, 1, 2)  # (1, D, side, side)
+        shape = (height // self.stride, width // self.stride)
+        grid = F.interpolate(grid, size=shape, mode="bicubic", antialias=True)
+        return {key: torch.cat([prefix, grid.flatten(2)[0].T]).to(table.dtype)}
+
+    def __repr__(self) -> str:
+        shape = f"n_layers={self.n_layers}, image_size={self.image_size}"
+        return f"Encoder({self.name}, family={self.family}, {shape})"
+
+
+class _Intermediates(nn.Module):
+    """`forward_intermediates` as a forward, which is what functional_call calls."""
+
+    def __init__(self, visual: nn.Module) -> None:
+        super().__init__()
+        self.visual = visual
+
+    def forward(self, images: Tensor, **arguments: Any) -> dict[str, Any]:
+        return self.visual.forward_intermediates(images, **arguments)  # type: ignore[operator]
+
+
+def _describe(visual: nn.Module) -> tuple[str, int, int]:
+    """Family, number of layers and stride of a tower."""
+    if isinstance(visual, VisionTransformer):
+        return "vit", len(visual.transformer.resblocks), _pair(visual.patch_size)[0]
+    if isinstance(visual, ModifiedResNet):
+        return "resnet", 5, 32  # the stem and four stages
+    if isinstance(visual, TimmModel):
+        info = visual.trunk.feature_info  # a list of dicts, or an object that holds one
+        stages = getattr(info, "info", info)
+        architecture = (getattr(visual.trunk, "default_cfg", None) or {}).get("architecture", "timm")
+        return re.split(r"[_.]", architecture)[0], len(stages), max(stage["reduction"] for stage in stages)
+    raise ValueError(
+        f"expected an open_clip tower (VisionTransformer, ModifiedResNet, TimmModel), got {type(visual)}"
+    )
+
+
+def _is_convolutional(visual: nn.Module) -> bool:
+    return isinstance(visual, TimmModel) and not hasattr(visual.trunk, "pos_embed")
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+def load_encoder(
+    name: str = DEFAULT_MODEL,
+    pretrained: str | None = None,
+    checkpoint: str | Path | None = None,
+    sha256: str | None = None,
+    *,
+    device: str | torch.device = "cpu",
+    layers: Sequence[int] | None = None,
+    seed: int | None = None,
+) -> Encoder:
+    """A frozen CLIP image tower by name, its weights verified.
+
+    ============================  ==========================================================================
+    ``name``                      weights
+    ============================  ==========================================================================
+    ``scene-clip``, ...           ship in the package, checked against its manifest
+    an open_clip model            ``pretrained``: one of open_clip's tags, from its cache, never the network
+    any of these                  ``checkpoint``: a local file of a whole CLIP (safetensors, or a state dict
+                                  that torch reads with ``weights_only``), checked against ``sha256``
+    any of these + ``-untrained`` random, from ``seed`` (default 0): a control
+    ============================  ==========================================================================
+
+    Every load is strict. Without arguments: ViT-B/32 of OpenAI. The global random state is left alone.
+
+    Args:
+        name: a packaged network, or one of ``open_clip.list_models()``.
+        layers: the blocks that the encoder returns by default, from 1; None: all.
+        seed: random weights instead of trained ones.
+
+    Raises:
+        ValueError: unknown network or tag, contradicting arguments, or weights of the other activation.
+        WeightsError: weights missing, of another sha256, unreadable, or of another network.
+    """
+    base = name.removesuffix(UNTRAINED).replace("/", "-")  # ViT-B/32 is ViT-B-32
+    if name.endswith(UNTRAINED) and seed is None:
+        seed = 0
+    if sum(given is not None for given in (pretrained, checkpoint, seed)) > 1:
+        raise ValueError(f"{name}: give one of pretrained, checkpoint and seed, not several")
+    if base == DEFAULT_MODEL and pretrained is None and checkpoint is None and seed is None:
+        pretrained = DEFAULT_PRETRAINED
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # initialisation draws numbers, even if a checkpoint replaces them
+        torch.default_generator.manual_seed(seed or 0)
+        if pretrained is not None:
+            model, label = _from_open_clip(base, pretrained), f"{base}/{pretrained}"
+        else:
+            if checkpoint is None and seed is None:
+                checkpoint, sha256 = _packaged_weights(base)
+            if checkpoint is not None:
+                _verify(Path(checkpoint), sha256)
+            model, label = build_clip(model_config(base, checkpoint)), base
+            if checkpoint is not None:
+                _load_strict(model, Path(checkpoint), base)
+            else:
+                label = f"{base}{UNTRAINED}"
+    visual = model.get_submodule("visual")
+    processing: dict[str, Any] = getattr(visual, "preprocess_cfg", None) or {}
+    encoder = Encoder(
+        visual,
+        name=label,
+        mean=processing.get("mean") or open_clip.OPENAI_DATASET_MEAN,
+        std=processing.get("std") or open_clip.OPENAI_DATASET_STD,
+        layers=layers,
+    )
+    return encoder.float().to(device)
+
+
+def model_config(name: str, checkpoint: str | Path | None = None) -> dict[str, Any]:
+    """What :func:`build_clip` builds: from the checkpoint's own metadata, the package, or open_clip.
+
+    Raises:
+        ValueError: nobody knows ``name``; the message offers the nearest.
+    """
+    if checkpoint is not None and Path(checkpoint).suffix == ".safetensors":
+        try:
+            with safe_open(checkpoint, "pt") as file:
+                own = (file.metadata() or {}).get("open_clip_config")
+        except (SafetensorError, OSError) as error:
+            raise WeightsError(
+                f"{checkpoint}: unreadable as safetensors ({error}); fetch or make it again"
+            ) from None
+        if own is not None:
+            return json.loads(own)
+    packaged = PACKAGED / "models" / f"{name}.json"
+    if packaged.is_file():
+        return json.loads(packaged.read_text(encoding="utf-8"))
+    config = open_clip.get_model_config(name) if ":" not in name else None
+    if config is None:
+        raise ValueError(_unknown(name))
+    return config
+
+
+def build_clip(config: dict[str, Any]) -> nn.Module:
+    """An open_clip CLIP with random weights.
+
+    Args:
+        config: open_clip's ``{embed_dim, vision_cfg, text_cfg, ...}``; or, as on the hub,
+            ``{model_cfg: those, preprocess_cfg: {mean, std}}``, where ``trunk_kwargs`` may add arguments of
+            the timm trunk that open_clip's adapter drops (``pad_type``).
+    """
+    config = copy.deepcopy(config)
+    arguments = config.get("model_cfg", config)
+    vision, text = arguments["vision_cfg"], arguments["text_cfg"]
+    custom = arguments.pop("custom_text", False) or "hf_model_name" in text
+    if "timm_model_name" in vision:
+        vision["timm_model_pretrained"] = False  # else timm goes to the network
+    if "hf_model_name" in text:
+        text["hf_model_pretrained"] = False
+    kind = CoCa if "multimodal_cfg" in arguments else CustomTextCLIP if custom else CLIP
+    model = kind(**arguments)
+    if trunk_kwargs := config.get("trunk_kwargs"):
+        import timm  # comes with open_clip; slow to import and needed for few towers
+
+        model.visual.trunk = timm.create_model(
+            vision["timm_model_name"],
+            num_classes=0,
+            global_pool=vision.get("timm_pool", "avg"),
+            **trunk_kwargs,
+        )
+    # Where open_clip keeps what its own loading knows about the input, so that we find it in one place.
+    model.visual.preprocess_cfg = config.get("preprocess_cfg", {})
+    return model
+
+
+def _from_open_clip(name: str, tag: str) -> nn.Module:
+    """A network of open_clip with weights out of open_clip's cache."""
+    config = open_clip.get_model_config(name) if ":" not in name else None
+    if config is None:
+        raise ValueError(_unknown(name))
+    known = open_clip.get_pretrained_cfg(name, tag)
+    if not known:
+        holders = open_clip.list_pretrained_models_by_tag(tag)
+        offer = f"; '{tag}' exists for {', '.join(holders)}" if holders else ""
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
+        raise ValueError(f"{name} has no pretrained tag '{tag}'; expected one of: {tags}{offer}")
+    if bool(known.get("quick_gelu")) != bool(config.get("quick_gelu")):
+        other = f"{name}-quickgelu" if known.get("quick_gelu") else name.removesuffix("-quickgelu")
+        raise ValueError(
+            f"'{tag}' was trained with another activation than {name} has (QuickGELU); use {other}"
+        )
+    path = _cached(known)
+    if path is None:
+        raise WeightsError(
+            f"the weights {name}/{tag} are not in open_clip's cache, and nothing is fetched while computing; with "
+            f"network, run once: python -c \"import open_clip; open_clip.create_model('{name}', '{tag}')\"; without, "
+            "pass checkpoint=<local file> or use encoder='scene-clip', which ships in the package"
+        )
+    processing = {key: known[key] for key in ("mean", "std") if known.get(key)}
+    model = build_clip({"model_cfg": config, "preprocess_cfg": processing})
+    _load_strict(model, path, f"{name}/{tag}")
+    return model
+
+
+def _cached(known: dict[str, Any]) -> Path | None:
+    """Where open_clip has put the weights of a tag, without asking the network."""
+    if hub := known.get("hf_hub"):
+        repository, _, file = hub.rpartition("/")
+        file = file or "open_clip_pytorch_model.bin"
+        files = ["open_clip_model.safetensors", str(Path(file).with_suffix(".safetensors")), file]
+        for file in files:
+            if isinstance(path := huggingface_hub.try_to_load_from_cache(repository, file), str):
+                return Path(path)
+    path = Path("~/.cache/clip").expanduser() / Path(known.get("url") or "-").name
+    return path if path.is_file() else None
+
+
+def _packaged_weights(name: str) -> tuple[Path, str]:
+    """File and sha256 of weights that ship in the package."""
+    path = PACKAGED / "weights" / f"{name}.safetensors"
+    if not (PACKAGED / "models" / f"{name}.json").is_file():
+        if ":" in name or open_clip.get_model_config(name) is None:
+            raise ValueError(_unknown(name))
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none: pass checkpoint"
+        raise ValueError(f"{name}: which weights? pass pretrained (one of: {tags}), checkpoint or seed")
+    manifest = PACKAGED / "weights" / "manifest.json"
+    entry = json.loads(manifest.read_text(encoding="utf-8")).get(name) if manifest.is_file() else None
+    if entry is None or not path.is_file():
+        raise WeightsError(f"{name}: its weights do not ship in this package; pass checkpoint=<local file>")
+    return path, entry["sha256"]
+
+
+def _verify(path: Path, sha256: str | None) -> None:
+    if not path.is_file():
+        raise WeightsError(f"{path}: expected a checkpoint, found none; check the path or fetch it")
+    if sha256 is not None:
+        with path.open("rb") as stream:
+            seen = hashlib.file_digest(stream, "sha256").hexdigest()
+        if seen != sha256.lower():
+            raise WeightsError(f"{path}: expected sha256 {sha256}, got {seen}; fetch or make the file again")
+
+
+def _load_strict(model: nn.Module, path: Path, name: str) -> None:
+    try:
+        open_clip.load_checkpoint(model, str(path), strict=True, weights_only=True)
+    except Exception as error:  # pickles, truncated files and foreign state dicts fail in as many ways
+        first = " ".join(str(error).split())[:300]
+        raise WeightsError(f"{path}: not a complete checkpoint of {name} ({first})") from error
+
+
+def _unknown(name: str) -> str:
+    packaged = sorted(path.stem for path in (PACKAGED / "models").glob("*.json"))
+    near = difflib.get_close_matches(name, [*packaged, *open_clip.list_models()], n=3, cutoff=0.5)
+    offer = f"did you mean {', '.join(near)}?" if near else "see open_clip.list_models()"
+    return f"unknown encoder '{name}'; {offer} Packaged: {', '.join(packaged) or 'none'}"
