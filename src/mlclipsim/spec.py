@@ -1,10 +1,10 @@
-"""What a run is made of: the config's layers, their check, and for each step the slice that it reads and its path.
+"""What a run is made of: the config's layers and their check; for each step the slice that it reads, and its paths.
 
-Layers: ``config/config.yaml`` < ``config/presets/<preset>.yaml`` < ``--configfile`` < ``--config``. Dicts merge, lists are
-replaced. Everything wrong with a config is reported at once, before any job starts.
+Layers: ``config/config.yaml`` < ``config/presets/<preset>.yaml`` < ``--configfile`` < ``--config``. Dicts merge,
+lists are replaced. Everything wrong with a config is reported at once, before any job starts.
 
-A step gets only its *slice* of the config, with names resolved to their catalog entries. What does not depend on the run
-lies under ``results/<preset>/shared/<step>-<digest>/``, where the digest covers the slice and the digests of the steps before
+A step gets only its *slice* of the config, with names resolved to their catalog entries. What runs share lies under
+``results/<preset>/shared/<step>-<digest>/``, where the digest covers the slice and the digests of the steps before
 it: changing a key changes the paths of what depends on it, and of nothing else.
 
 Standard library, yaml and jsonschema only: the workflow imports this at every start.
@@ -27,10 +27,21 @@ from typing import Any
 import jsonschema
 import yaml
 
-__all__ = ["ConfigError", "Plan", "canonical", "export_environment", "load", "locate", "project_root"]
+from mlclipsim.places import locate
+
+__all__ = [
+    "ConfigError",
+    "Plan",
+    "canonical",
+    "export_environment",
+    "load",
+    "merge",
+    "project_root",
+    "read_yaml",
+]
 
 CATALOGS = ("codecs", "datasets", "encoders", "machines", "metrics")
-# How fast a step runs, not what it studies: these do not enter digests (a change of them reruns a step in place).
+# How fast a step runs, not what it studies: not in digests (changing one reruns a step in place).
 EXECUTION = frozenset({"threads", "batch_size"})
 # The steps whose results runs share, and those that each reads.
 PARENTS: dict[str, tuple[str, ...]] = {
@@ -51,7 +62,9 @@ class ConfigError(ValueError):
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = list(problems)
         noun = "problem" if len(self.problems) == 1 else "problems"
-        super().__init__("\n".join([f"{len(self.problems)} {noun} in the configuration:", *_bullets(self.problems)]))
+        super().__init__(
+            "\n".join([f"{len(self.problems)} {noun} in the configuration:", *_bullets(self.problems)])
+        )
 
 
 def _bullets(lines: Iterable[str]) -> list[str]:
@@ -64,7 +77,7 @@ def canonical(value: Any) -> str:
 
 
 def project_root() -> Path:
-    """The folder that holds ``config/config.yaml``: the working directory, one above it, or the source tree of the package.
+    """The folder that holds ``config/config.yaml``: this one, one above it, or the package's source tree.
 
     Raises:
         ConfigError: none of them does.
@@ -72,57 +85,60 @@ def project_root() -> Path:
     for folder in (Path.cwd(), *Path.cwd().parents, Path(__file__).resolve().parents[2]):
         if (folder / "config" / "config.yaml").is_file():
             return folder
-    raise ConfigError([f"config/config.yaml is neither in {Path.cwd()} nor above it; change to the project's folder"])
-
-
-def locate(place: str) -> Path:
-    """The path that a catalog means: ``assets:x`` lies in the assets folder, ``package:x`` in this package, else a path."""
-    kind, colon, rest = place.partition(":")
-    if colon and kind == "assets":
-        return Path(os.environ.get("MLCLIPSIM_ASSETS") or "assets") / rest
-    if colon and kind == "package":
-        return Path(__file__).parent / rest
-    return Path(place)
+    raise ConfigError(
+        [f"config/config.yaml is neither in {Path.cwd()} nor above it; change to the project's folder"]
+    )
 
 
 def export_environment(plan: Plan) -> None:
     """Tell the jobs that this process starts where the assets are, and to use this very interpreter."""
     os.environ["MLCLIPSIM_ASSETS"] = str(plan.assets_dir)
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    os.environ["PATH"] = os.pathsep.join(
+        [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+    )
 
 
-def load(overrides: Mapping[str, Any] | None = None, root: Path | None = None, *, planning: bool = False) -> Plan:
+def load(
+    overrides: Mapping[str, Any] | None = None, root: Path | None = None, *, planning: bool = False
+) -> Plan:
     """Merge the layers, check the result and return it as a :class:`Plan`.
 
     Args:
         overrides: what ``--configfile`` and ``--config`` gave, merged already.
         root: the project's folder.
-        planning: missing data and weight files are warnings (``plan.warnings``), as with ``require_files: false``.
+        planning: missing files are warnings (``plan.warnings``), as they are with ``require_files: false``.
 
     Raises:
-        ConfigError: lists all problems: unknown keys and names, values out of range, missing files, shared families.
+        ConfigError: all problems: unknown keys and names, values out of range, missing files, shared families.
     """
     root = root or project_root()
     overrides = copy.deepcopy(dict(overrides or {}))
-    base = _read_yaml(root / "config" / "config.yaml")
+    base = read_yaml(root / "config" / "config.yaml")
     problems: list[str] = []
 
     name = overrides.get("preset", base["preset"])
     presets = {path.stem: path for path in sorted((root / "config" / "presets").glob("*.yaml"))}
     if name in presets:
-        preset = _merge(base, {**_read_yaml(presets[name]), "preset": name})
+        preset = merge(base, {**read_yaml(presets[name]), "preset": name})
     else:
         problems.append(f"preset {_unknown(name, presets)}")
         overrides.pop("preset")
         preset = base
-    config = _merge(preset, overrides)
+    config = merge(preset, overrides)
 
-    schemas = {path.name.split(".")[0]: json.loads(path.read_text()) for path in (root / "workflow" / "schemas").glob("*")}
+    schemas = {
+        path.name.split(".")[0]: json.loads(path.read_text())
+        for path in (root / "workflow" / "schemas").glob("*")
+    }
     problems += _schema_problems(config, schemas["config"])
     catalogs: dict[str, dict[str, Any]] = {}
     for catalog in CATALOGS:
-        catalogs[catalog] = _read_yaml(root / "config" / "catalog" / f"{catalog}.yaml")
-        problems += [f"catalog/{catalog}.yaml: {text}" for text in _schema_problems(catalogs[catalog], schemas[catalog])]
+        catalogs[catalog] = read_yaml(root / "config" / "catalog" / f"{catalog}.yaml")
+        problems += [
+            f"catalog/{catalog}.yaml: {text}"
+            for text in _schema_problems(catalogs[catalog], schemas[catalog])
+        ]
+    catalogs["encoders"] |= _controls(catalogs["encoders"])
     if problems and _malformed(config, preset):
         raise ConfigError(problems)  # the checks below would trip over values of the wrong type
 
@@ -155,7 +171,7 @@ class Plan:
 
     @property
     def run(self) -> str:
-        """The folder of this run: given, else ``default`` for the preset's own encoder and the encoder's name otherwise."""
+        """This run's folder: as given, else ``default`` for the preset's own encoder, else the encoder's name."""
         return self.config["run"] or ("default" if self.encoder == self.preset_encoder else self.encoder)
 
     @property
@@ -170,16 +186,15 @@ class Plan:
     @property
     def untrained(self) -> str:
         """The control of the main encoder: the same shape, nothing learned."""
-        return next(
-            name
-            for name, entry in self.catalogs["encoders"].items()
-            if entry["source"] == "untrained" and entry["model"] == self.catalogs["encoders"][self.encoder]["model"]
-        )
+        trained = self.catalogs["encoders"][self.encoder]["source"] != "untrained"
+        return f"{self.encoder}-untrained" if trained else self.encoder
 
     @property
     def voters(self) -> list[str]:
         """Every machine that votes in some fold, each once."""
-        return list(dict.fromkeys(name for fold in self.config["folds"] for group in fold.values() for name in group))
+        return list(
+            dict.fromkeys(name for fold in self.config["folds"] for group in fold.values() for name in group)
+        )
 
     @property
     def assets_dir(self) -> Path:
@@ -202,12 +217,13 @@ class Plan:
         """What ``step`` reads of the config, names resolved to catalog entries.
 
         Args:
-            encoder: the encoder of an ``lit_encoder``, ``similarities``, ``fit`` or ``clip_scores`` step; null: the main one.
+            encoder: of ``lit_encoder``, ``similarities``, ``fit`` and ``clip_scores``; None: the main one.
         """
         config = self.config
         encoder = encoder or self.encoder
         resolved = {
-            "references": config["references"] | {"dataset": self.entry("datasets", config["references"]["source"])},
+            "references": config["references"]
+            | {"dataset": self.entry("datasets", config["references"]["source"])},
             "encoder": {"name": encoder, "entry": self.entry("encoders", encoder)},
             "voters": {name: self.entry("machines", name) for name in self.voters},
             "metrics": {name: self.entry("metrics", name) for name in config["metrics"]},
@@ -228,7 +244,9 @@ class Plan:
             "clip_scores": ("encoder",),
             "preference": ("benchmark", "folds"),
         }
-        return {key: resolved.get(key, config.get(key)) for key in ("seed", "threads", *keys.get(step, document))}
+        return {
+            key: resolved.get(key, config.get(key)) for key in ("seed", "threads", *keys.get(step, document))
+        }
 
     def digest(self, step: str, encoder: str | None = None) -> str:
         """Eight hexadecimal digits over the step's slice and those of all steps before it."""
@@ -241,7 +259,7 @@ class Plan:
         return (*PARENTS[step], "lit_encoder") if made else PARENTS[step]
 
     def shared(self, step: str, name: str, encoder: str | None = None) -> str:
-        """Path of a file that runs share. With ``encoder`` the folder names it: runs that compare it read it too."""
+        """Path of a file that runs share; with ``encoder`` the folder names it."""
         what = f"{step}-{encoder}" if encoder else step
         return f"results/{self.preset}/shared/{what}-{self.digest(step, encoder)}/{name}"
 
@@ -250,7 +268,12 @@ class Plan:
         return "/".join(["results", self.preset, self.run, *parts])
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file.
+
+    Raises:
+        ConfigError: it is missing, or something else.
+    """
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
@@ -260,19 +283,21 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return value or {}
 
 
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """``above`` over ``below``: dicts key by key, everything else as a whole."""
     merged = copy.deepcopy(dict(below))
     for key, value in above.items():
         nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merge(merged[key], value) if nested else copy.deepcopy(value)
+        merged[key] = merge(merged[key], value) if nested else copy.deepcopy(value)
     return merged
 
 
 def _unknown(name: Any, known: Iterable[str]) -> str:
     known = list(known)
     close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    return f"{name!r} is unknown; " + (f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}")
+    return f"{name!r} is unknown; " + (
+        f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+    )
 
 
 def _schema_problems(value: Any, schema: Mapping[str, Any]) -> list[str]:
@@ -303,12 +328,18 @@ def _malformed(config: Mapping[str, Any], template: Mapping[str, Any]) -> bool:
             if not isinstance(value, dict) or _malformed(value, expected):
                 return True
         elif isinstance(expected, list):
-            if not isinstance(value, list) or {type(v) for v in value} - {type(v) for v in expected} - {str, int, float}:
+            if not isinstance(value, list) or {type(v) for v in value} - {type(v) for v in expected} - {
+                str,
+                int,
+                float,
+            }:
                 return True
         elif isinstance(expected, str) != isinstance(value, str) and key in ("encoder", "source"):
             return True
     return any(
-        not isinstance(group, list) for fold in config.get("folds", []) for group in (fold.get("seen"), fold.get("held_out"))
+        not isinstance(group, list)
+        for fold in config.get("folds", [])
+        for group in (fold.get("seen"), fold.get("held_out"))
     )
 
 
@@ -328,15 +359,6 @@ def _name_problems(plan: Plan) -> list[str]:
         for name in names
         if name not in plan.catalogs[catalog]
     ]
-    if plan.encoder in plan.catalogs["encoders"]:
-        try:
-            _ = plan.untrained
-        except StopIteration:
-            model = plan.catalogs["encoders"][plan.encoder]["model"]
-            problems.append(
-                f"`encoder`: {plan.encoder!r} has no control; add an entry with source: untrained, model: {model} "
-                "(config/catalog/encoders.yaml)"
-            )
     return problems
 
 
@@ -352,7 +374,9 @@ def _family_problems(plan: Plan) -> list[str]:
         }
         for first, second in (("encoder", "seen"), ("encoder", "held_out"), ("seen", "held_out")):
             for family in sorted(set(groups[first].values()) & set(groups[second].values())):
-                sharing = [name for group in (first, second) for name, f in groups[group].items() if f == family]
+                sharing = [
+                    name for group in (first, second) for name, f in groups[group].items() if f == family
+                ]
                 problems.append(
                     f"`folds[{number}]`: family {family!r} is both in {first} and in {second} "
                     f"({', '.join(dict.fromkeys(sharing))}); let it stand on one side only"
@@ -360,9 +384,25 @@ def _family_problems(plan: Plan) -> list[str]:
     return problems
 
 
+def _controls(encoders: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """For every encoder the same network with random weights, as an entry of its own."""
+    return {
+        f"{name}-untrained": {
+            "source": "untrained",
+            "model": entry["model"],
+            "family": entry["family"],
+            "seed": 0,
+        }
+        for name, entry in encoders.items()
+        if isinstance(entry, dict)
+        and {"source", "model", "family"} <= set(entry)
+        and entry["source"] != "untrained"
+    }
+
+
 def _missing_files(plan: Plan) -> list[str]:
-    """Files of the data set, the voters and the encoders that are not there. What a library downloads is not looked for."""
-    towers = [*plan.encoders, *([plan.untrained] if not _name_problems(plan) else [])]
+    """Files of data set, voters and encoders that are not there; what a library downloads is not looked for."""
+    towers = plan.encoders
     places: dict[str, str] = {}
     for catalog, key, names in (
         ("datasets", "path", [plan.config["references"]["source"]]),
@@ -378,7 +418,8 @@ def _missing_files(plan: Plan) -> list[str]:
     problems = []
     if wants_assets and not plan.assets_dir.is_dir():
         problems.append(
-            f"the assets folder {str(plan.assets_dir)!r} is not there; set MLCLIPSIM_ASSETS or --config assets_dir=<folder>"
+            f"the assets folder {str(plan.assets_dir)!r} is not there; "
+            "set MLCLIPSIM_ASSETS or --config assets_dir=<folder>"
         )
     for place, user in places.items():
         if place.startswith("assets:"):

@@ -55,8 +55,8 @@ def function(step: str) -> Callable[..., None]:
 def code(step: str) -> list[str]:
     """The package's files that ``step`` runs, relative to the working directory where it lies above them.
 
-    Followed import by import, so that the list cannot fall behind the code: editing one of these files makes the step
-    run again, editing any other does not.
+    Followed import by import, so that the list cannot fall behind the code: editing one of these files makes
+    the step run again, editing any other does not.
     """
     module = STEPS[step].call.split(":")[0]
     return [_relative(path) for path in sorted(_closure(f"mlclipsim.{module}"))]

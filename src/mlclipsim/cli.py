@@ -1,0 +1,181 @@
+"""The command line, thin: every subcommand hands over to a function of the package.
+
+Exit codes: 0 done, 1 the work failed, 2 the command or the configuration is wrong. Errors are one sentence;
+``--debug`` gives the traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mlclipsim import spec as specs
+from mlclipsim import steps
+
+__all__ = ["main"]
+
+Paths = dict[str, Path | list[Path]]
+
+
+class UsageError(ValueError):
+    """The command line is wrong."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand and return the exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if "zoo" in argv[:2]:  # has a command line of its own
+        argv.remove("zoo")
+        debug = argv[:1] == ["--debug"]
+        return _guarded(debug, _zoo, argv[1:] if debug else argv)
+    arguments = _parser().parse_args(argv)
+    return _guarded(arguments.debug, arguments.call, arguments)
+
+
+def _guarded(debug: bool, call: Any, arguments: Any) -> int:
+    try:
+        return int(call(arguments) or 0)
+    except KeyboardInterrupt:
+        print("mlclipsim: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if debug:
+            raise
+        wrong = isinstance(error, UsageError | specs.ConfigError)
+        text = str(error) if isinstance(error, specs.ConfigError) else " ".join(str(error).split())
+        print(f"mlclipsim: {text or type(error).__name__}", file=sys.stderr)
+        if not wrong and not isinstance(error, ValueError | TypeError | RuntimeError | OSError):
+            print(f"mlclipsim: this is a {type(error).__name__}; --debug shows where", file=sys.stderr)
+        return 2 if wrong else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mlclipsim", description="ML-CLIPSim: machine-oriented image quality."
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    command = commands.add_parser("score", help="similarity of an image to its reference, at most 1")
+    command.add_argument("reference", type=Path, help="the original image")
+    command.add_argument("distorted", type=Path, help="the image to judge")
+    command.add_argument("--encoder", help="catalog name or open_clip model (default: that of the metric)")
+    command.set_defaults(call=_score)
+
+    command = commands.add_parser("encoders", help="list the encoders of the catalog, and what each needs")
+    command.set_defaults(call=_encoders)
+
+    command = commands.add_parser("config", help="print the configuration that the layers make together")
+    command.add_argument("--configfile", type=Path, nargs="+", default=[], help="YAML over the preset")
+    command.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="over everything else")
+    command.set_defaults(call=_config)
+
+    commands.add_parser("zoo", help="train the embedded networks (`mlclipsim zoo --help`)")
+
+    command = commands.add_parser("step", help="run one step of the workflow")
+    command.add_argument("step", choices=steps.STEPS, metavar="step", help=", ".join(steps.STEPS))
+    command.add_argument("--spec", required=True, help="JSON of the config slice that the step reads")
+    for kind in ("input", "output"):
+        command.add_argument(
+            f"--{kind}",
+            action="append",
+            nargs="+",
+            default=[],
+            metavar="NAME=PATH",
+            help="more paths: a list",
+        )
+    command.add_argument("--gpus", type=int, default=0, help="0 hides them from the step")
+    command.set_defaults(call=_step)
+    return parser
+
+
+def _step(arguments: argparse.Namespace) -> None:
+    try:
+        spec = json.loads(arguments.spec)
+    except ValueError as error:
+        raise UsageError(f"--spec is no JSON ({error}); pass an object") from None
+    if not isinstance(spec, dict):
+        raise UsageError(f"--spec is a {type(spec).__name__}, expected a JSON object; pass one")
+    step = steps.STEPS[arguments.step]
+    inputs = _paths("--input", arguments.input, step.lists)
+    outputs = _paths("--output", arguments.output, frozenset())
+    _limit(int(spec.get("threads", 1)), arguments.gpus)
+
+    started = time.time()
+    function = steps.function(arguments.step)
+    record = outputs.pop("provenance", None) if step.report else None
+    function(spec, inputs, outputs)
+    if record is not None:
+        from mlclipsim import provenance
+
+        provenance.write(record, arguments.step, spec, inputs, outputs, started=started)
+    print(f"{arguments.step}: {time.time() - started:.1f} s", file=sys.stderr)
+
+
+def _limit(threads: int, gpus: int) -> None:
+    """Fix the thread counts before anything heavy is imported: the spec sets them, not the machine."""
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[variable] = str(threads)
+    if not gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    os.environ.setdefault("MPLBACKEND", "agg")
+
+
+def _paths(option: str, groups: Sequence[Sequence[str]], lists: frozenset[str]) -> Paths:
+    """``name=path`` groups as a dict; a name with several paths, or declared as a list, gives a list."""
+    found: dict[str, list[Path]] = {}
+    for group in groups:
+        name, equals, first = group[0].partition("=")
+        if not equals or not name or not first:
+            raise UsageError(f"{option} {group[0]!r} is not of the form name=path; name the path")
+        found.setdefault(name, []).extend(Path(path) for path in (first, *group[1:]))
+    return {name: paths if name in lists or len(paths) > 1 else paths[0] for name, paths in found.items()}
+
+
+def _zoo(argv: list[str]) -> int:
+    from mlclipsim.world import zoo
+
+    return zoo.main(argv)
+
+
+def _config(arguments: argparse.Namespace) -> None:
+    import yaml
+
+    overrides: dict[str, Any] = {}
+    for path in arguments.configfile:
+        overrides = specs.merge(overrides, specs.read_yaml(path))
+    for item in arguments.config:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise UsageError(f"--config {item!r} is not of the form key=value; give a value")
+        overrides[key] = yaml.safe_load(value)
+    plan = specs.load(overrides, planning=True)
+    print(yaml.safe_dump(plan.config, sort_keys=False, allow_unicode=True), end="")
+    for warning in plan.warnings:
+        print(f"mlclipsim: {warning}", file=sys.stderr)
+
+
+def _encoders(_: argparse.Namespace) -> None:
+    for name, entry in specs.read_yaml(specs.project_root() / "config" / "catalog" / "encoders.yaml").items():
+        detail = entry.get("pretrained") or entry.get("checkpoint") or ""
+        print(f"{name:28s} {entry['family']:12s} {entry['source']:10s} {entry['model']} {detail}".rstrip())
+
+
+def _score(arguments: argparse.Namespace) -> None:
+    from mlclipsim import images, metric
+
+    reference, distorted = (
+        images.to_tensor(images.read_image(p)) for p in (arguments.reference, arguments.distorted)
+    )
+    value = metric.MLCLIPSim(arguments.encoder) if arguments.encoder else metric.MLCLIPSim()
+    print(f"{float(value.score(reference=reference[None], distorted=distorted[None])):.6f}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
