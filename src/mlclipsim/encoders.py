@@ -358,8 +358,9 @@ def _from_open_clip(name: str, tag: str) -> nn.Module:
     path = _cached(known)
     if path is None:
         raise WeightsError(
-            f"the weights {name}/{tag} are not in open_clip's cache, and nothing is fetched while computing; with "
-            f"network, run once: python -c \"import open_clip; open_clip.create_model('{name}', '{tag}')\"; without, "
+            f"the weights {name}/{tag} are not in open_clip's cache, and nothing is fetched while computing; "
+            "with network access, run once: "
+            f"python -c \"import open_clip; open_clip.create_model('{name}', '{tag}')\"; without, "
             "pass checkpoint=<local file> or use encoder='scene-clip', which ships in the package"
         )
     processing = {key: known[key] for key in ("mean", "std") if known.get(key)}
