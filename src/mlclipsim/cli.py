@@ -111,7 +111,7 @@ def _step(arguments: argparse.Namespace) -> None:
     function = steps.function(arguments.step)
     record = outputs.pop("provenance", None) if step.report else None
     function(spec, inputs, outputs)
-    if record is not None:
+    if isinstance(record, Path):
         from mlclipsim import provenance
 
         provenance.write(record, arguments.step, spec, inputs, outputs, started=started)
@@ -157,8 +157,8 @@ def _config(arguments: argparse.Namespace) -> None:
         overrides[key] = yaml.safe_load(value)
     plan = specs.load(overrides, planning=True)
     print(yaml.safe_dump(plan.config, sort_keys=False, allow_unicode=True), end="")
-    for warning in plan.warnings:
-        print(f"mlclipsim: {warning}", file=sys.stderr)
+    for warning in plan.missing:
+        print(f"mlclipsim: not there yet: {warning}", file=sys.stderr)
 
 
 def _encoders(_: argparse.Namespace) -> None:

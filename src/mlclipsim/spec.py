@@ -1,11 +1,11 @@
-"""What a run is made of: the config's layers and their check; for each step the slice that it reads, and its paths.
+"""What a run is made of: the config's layers and their check; each step's slice of it, and its paths.
 
-Layers: ``config/config.yaml`` < ``config/presets/<preset>.yaml`` < ``--configfile`` < ``--config``. Dicts merge,
-lists are replaced. Everything wrong with a config is reported at once, before any job starts.
+Layers: ``config/config.yaml`` < ``config/presets/<preset>.yaml`` < ``--configfile`` < ``--config``. Dicts
+merge, lists are replaced. Everything wrong with a config is reported at once, before any job starts.
 
-A step gets only its *slice* of the config, with names resolved to their catalog entries. What runs share lies under
-``results/<preset>/shared/<step>-<digest>/``, where the digest covers the slice and the digests of the steps before
-it: changing a key changes the paths of what depends on it, and of nothing else.
+A step gets only its *slice* of the config, with names resolved to their catalog entries. What runs share lies
+under ``results/<preset>/shared/<step>-<digest>/``; the digest covers the slice and those of the steps before it:
+changing a key changes the paths of what depends on it, and of nothing else.
 
 Standard library, yaml and jsonschema only: the workflow imports this at every start.
 """
@@ -106,10 +106,10 @@ def load(
     Args:
         overrides: what ``--configfile`` and ``--config`` gave, merged already.
         root: the project's folder.
-        planning: missing files are warnings (``plan.warnings``), as they are with ``require_files: false``.
+        planning: files that are not there are only listed in ``plan.missing``.
 
     Raises:
-        ConfigError: all problems: unknown keys and names, values out of range, missing files, shared families.
+        ConfigError: all problems: unknown keys and names, bad values, missing files, shared families.
     """
     root = root or project_root()
     overrides = copy.deepcopy(dict(overrides or {}))
@@ -145,11 +145,9 @@ def load(
     plan = Plan(root=root, config=config, catalogs=catalogs, preset_encoder=preset["encoder"])
     problems += _name_problems(plan)
     problems += _family_problems(plan)
-    missing = _missing_files(plan)
-    if planning or not config["require_files"]:
-        plan.warnings.extend(missing)
-    else:
-        problems += missing
+    plan.missing.extend(_missing_files(plan))
+    if problems or not planning:
+        problems += plan.missing if config["require_files"] else []
     if problems:
         raise ConfigError(problems)
     return plan
@@ -163,7 +161,7 @@ class Plan:
     config: dict[str, Any]
     catalogs: dict[str, dict[str, Any]]
     preset_encoder: str  # the preset's own
-    warnings: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)  # files that are not there, a sentence each
 
     @property
     def preset(self) -> str:
@@ -171,7 +169,7 @@ class Plan:
 
     @property
     def run(self) -> str:
-        """This run's folder: as given, else ``default`` for the preset's own encoder, else the encoder's name."""
+        """Folder of this run: as given, else ``default`` for the preset's own encoder, else the encoder."""
         return self.config["run"] or ("default" if self.encoder == self.preset_encoder else self.encoder)
 
     @property
@@ -199,6 +197,11 @@ class Plan:
     @property
     def assets_dir(self) -> Path:
         return Path(self.config["assets_dir"] or os.environ.get("MLCLIPSIM_ASSETS") or "assets")
+
+    def require_files(self) -> None:
+        """Raise ConfigError if a file is not there that the config requires."""
+        if self.missing and self.config["require_files"] and not self.config["retrain_zoo"]:
+            raise ConfigError(self.missing)
 
     def entry(self, catalog: str, name: str) -> dict[str, Any]:
         """A catalog entry, with the checksum of weights that ship in the package (its manifest has them)."""
@@ -247,6 +250,10 @@ class Plan:
         return {
             key: resolved.get(key, config.get(key)) for key in ("seed", "threads", *keys.get(step, document))
         }
+
+    def text(self, step: str, encoder: str | None = None) -> str:
+        """The slice as canonical JSON, for ``mlclipsim step --spec``."""
+        return canonical(self.slice(step, encoder))
 
     def digest(self, step: str, encoder: str | None = None) -> str:
         """Eight hexadecimal digits over the step's slice and those of all steps before it."""
@@ -401,7 +408,7 @@ def _controls(encoders: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any
 
 
 def _missing_files(plan: Plan) -> list[str]:
-    """Files of data set, voters and encoders that are not there; what a library downloads is not looked for."""
+    """Files of data set, voters and encoders that are not there, but for what a library downloads."""
     towers = plan.encoders
     places: dict[str, str] = {}
     for catalog, key, names in (

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-__all__ = ["STEPS", "Step", "code", "function"]
+__all__ = ["STEPS", "Step", "code", "function", "module_code"]
 
 PACKAGE = Path(__file__).parent
 
@@ -58,7 +58,11 @@ def code(step: str) -> list[str]:
     Followed import by import, so that the list cannot fall behind the code: editing one of these files makes
     the step run again, editing any other does not.
     """
-    module = STEPS[step].call.split(":")[0]
+    return module_code(STEPS[step].call.split(":")[0])
+
+
+def module_code(module: str) -> list[str]:
+    """The same for a module of the package, e.g. ``world.zoo``."""
     return [_relative(path) for path in sorted(_closure(f"mlclipsim.{module}"))]
 
 

@@ -1,0 +1,79 @@
+# make reproduce: everything from a fresh clone to tables and figures. make help lists the rest.
+# Needs Python 3.11-3.13, git, make, a C compiler, and the network once. All else goes into .uv/ and .venv/.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+ifneq ($(wildcard assets),)
+export MLCLIPSIM_ASSETS ?= $(CURDIR)/assets
+endif
+
+PRESET ?= embedded
+CORES  ?= all
+TESTS  ?= tests
+BIN    := .venv/bin
+READY  := .venv/.ready
+SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake
+
+.PHONY: help reproduce setup test test-quick check-results bench lock lint clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## the environment, from the lock
+
+# Does nothing when lock and package metadata are unchanged.
+$(READY): requirements.lock pyproject.toml
+	@python=""; for candidate in $(PYTHON) python3 python3.12 python3.11 python3.13; do \
+	  if "$$candidate" -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; \
+	  then python="$$candidate"; break; fi; done; \
+	if [ -z "$$python" ]; then \
+	  echo "make: no Python 3.11, 3.12 or 3.13 found; install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; fi; \
+	echo "== setup: $$("$$python" --version), environment in .venv (about 6 GB, a minute or two with a fast network)"; \
+	[ -x .uv/bin/uv ] || { "$$python" -m venv .uv && .uv/bin/pip install --quiet --disable-pip-version-check uv; }; \
+	[ -x $(BIN)/python ] || .uv/bin/uv venv --quiet --python "$$(command -v "$$python")" .venv; \
+	export VIRTUAL_ENV="$(CURDIR)/.venv"; \
+	.uv/bin/uv pip sync --require-hashes requirements.lock; \
+	.uv/bin/uv pip install --quiet --no-deps --editable .
+	@touch $@
+	@echo "== setup: done"
+
+reproduce: $(READY)  ## all tables and figures (PRESET=embedded, CORES=all); resumes a stopped run
+	@if compgen -G ".snakemake/locks/*" >/dev/null && ! pgrep -f "$(CURDIR)/$(BIN)/snakemake" >/dev/null; then \
+	  echo "== reproduce: an earlier run was stopped, going on from there"; \
+	  $(SNAKEMAKE) --unlock --quiet all --config preset=$(PRESET); fi
+	@echo "== reproduce: preset $(PRESET); jobs' logs lie in results/$(PRESET)/*/logs and beside the shared results"
+	@$(SNAKEMAKE) --cores $(CORES) --rerun-incomplete --config preset=$(PRESET)
+	@echo "== reproduce: done: results/$(PRESET)/default/{tables,figures}"
+
+test: $(READY)  ## all tests (TESTS=path for some)
+	@$(BIN)/python -m pytest $(TESTS)
+
+test-quick: $(READY)  ## the quick tests, under two minutes
+	@$(BIN)/python -m pytest -q -m "not slow and not workflow and not assets" $(TESTS)
+
+check-results: reproduce  ## regenerate and compare with docs/reference/<preset>
+	@$(BIN)/python tests/check_results.py --preset $(PRESET)
+
+bench: $(READY)  ## time and size of a clean run, overhead of the workflow, time when there is nothing to do
+	@$(BIN)/python tests/bench.py --preset $(PRESET)
+
+lock: .uv/bin/uv  ## resolve the dependencies anew
+	.uv/bin/uv pip compile pyproject.toml --all-extras --generate-hashes --override overrides.txt \
+	  --python-version 3.11 --universal --no-header --quiet --output-file requirements.lock
+
+.uv/bin/uv:
+	python3 -m venv .uv && .uv/bin/pip install --quiet --disable-pip-version-check uv
+
+lint: $(READY)  ## style, types, workflow
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --line-length 110 --check Snakefile workflow/rules
+	$(SNAKEMAKE) --lint
+
+clean:  ## remove what the workflow made (not the environment, not results/zoo)
+	find results -mindepth 1 -maxdepth 1 ! -name zoo ! -name README.md -exec rm -rf {} + 2>/dev/null || true
+	rm -rf .snakemake .pytest_cache .mypy_cache .ruff_cache

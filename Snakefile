@@ -1,0 +1,54 @@
+# The line of the study: images -> pairs -> votes -> weights -> scores -> tables and figures.
+#
+#   snakemake --cores all                             everything, preset `embedded`
+#   snakemake figure_1 --cores 2                      one figure
+#   snakemake table_2 --cores all --config preset=local
+#   snakemake --cores all --config encoder=scene-clip-resnet
+#
+# Settings: config/config.yaml. What a step reads, and where it writes: src/mlclipsim/spec.py.
+
+from snakemake.utils import min_version
+
+min_version("9.10")
+
+try:
+    from mlclipsim import spec, steps
+except ImportError:
+    raise WorkflowError(
+        "the package is not installed here; run `make reproduce`, or snakemake of its environment"
+    )
+
+# `config` holds what --configfile and --config gave: the two upper layers. A dry run may plan without the data
+# and the weights, so files that are not there stop a run at its start; anything else wrong stops it here.
+try:
+    plan = spec.load(config, planning=True)
+except spec.ConfigError as error:
+    raise WorkflowError(str(error))
+
+config = plan.config
+spec.export_environment(plan)
+
+
+onstart:
+    plan.require_files()
+
+
+wildcard_constraints:
+    encoder="[a-z0-9][a-z0-9._-]*",
+
+
+rule all:
+    default_target: True
+    input:
+        [plan.own("tables", f"{table}.csv") for table in ("table_1", "table_2")],
+        [plan.own("figures", f"{figure}.pdf") for figure in ("figure_1", "figure_3")],
+        plan.own("scores", "ml_clipsim.parquet"),
+        plan.own("claims.json"),
+
+
+include: "workflow/rules/zoo.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/pcmp.smk"
+include: "workflow/rules/metric.smk"
+include: "workflow/rules/benchmarks.smk"
+include: "workflow/rules/report.smk"

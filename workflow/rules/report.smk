@@ -1,0 +1,144 @@
+# Tables, figures and claims: each one job, each a target by its name, each with its provenance beside it.
+
+
+rule table_1:
+    input:
+        references=rules.references.output.references,
+        images=rules.pcmp_images.output.images,
+        drops=rules.pcmp_pairs.output.drops,
+        pairs=rules.pcmp_pairs.output.pairs,
+        votes=rules.votes.output.votes,
+        labels=rules.votes.output.labels,
+        voters=rules.predictions.output.voters,
+        predictions=rules.predictions.output.predictions,
+        ceilings=rules.preference.output.ceilings,
+        code=steps.code("table_1"),
+    output:
+        csv=report(
+            plan.own("tables", "table_1.csv"),
+            caption="../report/table_1.rst",
+            category="Tables",
+        ),
+        md=plan.own("tables", "table_1.md"),
+        tex=plan.own("tables", "table_1.tex"),
+        provenance=plan.own("provenance", "table_1.json"),
+    log:
+        plan.own("logs", "table_1.txt"),
+    conda:
+        "../../environment.yml"
+    params:
+        spec=plan.text("table_1"),
+    shell:
+        "python -m mlclipsim step table_1 --spec {params.spec:q} --input references={input.references:q}"
+        " --input images={input.images:q} --input drops={input.drops:q} --input pairs={input.pairs:q}"
+        " --input votes={input.votes:q} --input labels={input.labels:q} --input voters={input.voters:q}"
+        " --input predictions={input.predictions:q} --input ceilings={input.ceilings:q}"
+        " --output csv={output.csv:q} --output md={output.md:q} --output tex={output.tex:q}"
+        " --output provenance={output.provenance:q} > {log:q} 2>&1"
+
+
+rule table_2:
+    input:
+        preference=rules.preference.output.preference,
+        code=steps.code("table_2"),
+    output:
+        csv=report(
+            plan.own("tables", "table_2.csv"),
+            caption="../report/table_2.rst",
+            category="Tables",
+        ),
+        md=plan.own("tables", "table_2.md"),
+        tex=plan.own("tables", "table_2.tex"),
+        provenance=plan.own("provenance", "table_2.json"),
+    log:
+        plan.own("logs", "table_2.txt"),
+    conda:
+        "../../environment.yml"
+    params:
+        spec=plan.text("table_2"),
+    shell:
+        "python -m mlclipsim step table_2 --spec {params.spec:q} --input preference={input.preference:q}"
+        " --output csv={output.csv:q} --output md={output.md:q} --output tex={output.tex:q}"
+        " --output provenance={output.provenance:q} > {log:q} 2>&1"
+
+
+rule figure_1:
+    input:
+        references=rules.references.output.references,
+        images=rules.pcmp_images.output.images,
+        pairs=rules.pcmp_pairs.output.pairs,
+        votes=rules.votes.output.votes,
+        labels=rules.votes.output.labels,
+        code=steps.code("figure_1"),
+    output:
+        pdf=plan.own("figures", "figure_1.pdf"),
+        svg=plan.own("figures", "figure_1.svg"),
+        png=report(
+            plan.own("figures", "figure_1.png"),
+            caption="../report/figure_1.rst",
+            category="Figures",
+        ),
+        csv=plan.own("figures", "figure_1.csv"),
+        provenance=plan.own("provenance", "figure_1.json"),
+    log:
+        plan.own("logs", "figure_1.txt"),
+    conda:
+        "../../environment.yml"
+    params:
+        spec=plan.text("figure_1"),
+    shell:
+        "python -m mlclipsim step figure_1 --spec {params.spec:q} --input references={input.references:q}"
+        " --input images={input.images:q} --input pairs={input.pairs:q} --input votes={input.votes:q}"
+        " --input labels={input.labels:q} --output pdf={output.pdf:q} --output svg={output.svg:q}"
+        " --output png={output.png:q} --output csv={output.csv:q} --output provenance={output.provenance:q}"
+        " > {log:q} 2>&1"
+
+
+rule figure_3:
+    input:
+        weights=[plan.own("models", name, "weights.json") for name in plan.encoders],
+        code=steps.code("figure_3"),
+    output:
+        pdf=plan.own("figures", "figure_3.pdf"),
+        svg=plan.own("figures", "figure_3.svg"),
+        png=report(
+            plan.own("figures", "figure_3.png"),
+            caption="../report/figure_3.rst",
+            category="Figures",
+        ),
+        csv=plan.own("figures", "figure_3.csv"),
+        provenance=plan.own("provenance", "figure_3.json"),
+    log:
+        plan.own("logs", "figure_3.txt"),
+    conda:
+        "../../environment.yml"
+    params:
+        spec=plan.text("figure_3"),
+    shell:
+        "python -m mlclipsim step figure_3 --spec {params.spec:q} --input weights={input.weights:q}"
+        " --output pdf={output.pdf:q} --output svg={output.svg:q} --output png={output.png:q}"
+        " --output csv={output.csv:q} --output provenance={output.provenance:q} > {log:q} 2>&1"
+
+
+rule claims:
+    input:
+        comparisons=rules.preference.output.comparisons,
+        code=steps.code("claims"),
+    output:
+        json=report(
+            plan.own("claims.json"),
+            caption="../report/claims.rst",
+            category="Claims",
+        ),
+        md=plan.own("claims.md"),
+        provenance=plan.own("provenance", "claims.json"),
+    log:
+        plan.own("logs", "claims.txt"),
+    conda:
+        "../../environment.yml"
+    params:
+        spec=plan.text("claims"),
+    shell:
+        "python -m mlclipsim step claims --spec {params.spec:q} --input comparisons={input.comparisons:q}"
+        " --output json={output.json:q} --output md={output.md:q} --output provenance={output.provenance:q}"
+        " > {log:q} 2>&1"
