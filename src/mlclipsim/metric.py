@@ -1,15 +1,15 @@
 """ML-CLIPSim: multi-layer CLIP similarity, a full-reference image quality metric for machines.
 
-Let z_l,p(x) be patch token p of image x after block l of a frozen CLIP image tower (class token left out), and
+Let z_l,p(x) be patch token p of image x after block l of a frozen CLIP image tower (class token left out) and
 e(x) the projected image embedding. With the reference x and the distorted image y,
 
     s_l(x, y) = mean_p cos(z_l,p(x), z_l,p(y))                one similarity per layer
     s_g(x, y) = cos(e(x), e(y))                               one for the whole image
     S(x, y)   = sum_l w_l s_l(x, y) + w_g s_g(x, y)           with w = softmax(theta)
 
-so S(x, x) = 1, S <= 1, S(x, y) = S(y, x), and larger is closer. As a loss: 1 - S. In a convolutional tower the
-map after a stage is read as H * W tokens. theta is fitted on machine preferences (mlclipsim.fit); nothing else is
-learned.
+so S(x, x) = 1, S <= 1, S(x, y) = S(y, x), and larger is closer. As a loss: 1 - S. In a convolutional tower
+the map after a stage is read as H * W tokens. theta is fitted on machine preferences (mlclipsim.fit); nothing
+else is learned.
 
 After F. Ding et al., "ML-CLIPSim: Multi-Layer CLIP Similarity for Machine-Oriented Image Quality",
 arXiv 2605.09479 (2026).
@@ -51,14 +51,14 @@ SizePolicy = Literal["resize", "native", "tile"]
 SIZE_POLICIES = ("resize", "native", "tile")
 FITTED = Path(__file__).parent / "world" / "fitted"  # <name>.json: layer weights that ship in the package
 
-# Each token gets one more coordinate, sqrt(EPS) in both images, before the cosine is taken. So two zero tokens (a
-# ReLU tower on black) have similarity 1, not 0/0, and every gradient is finite; tokens of trained towers have squared
-# norms above 0.01, where this moves the cosine by less than 1e-6.
+# Each token gets one more coordinate, sqrt(EPS) in both images, before the cosine is taken. So two zero
+# tokens (a ReLU tower on black) have similarity 1, not 0/0, and every gradient is finite. Tokens of trained
+# towers have squared norms above 0.01, where this moves the cosine by less than 1e-6.
 EPS = 1e-8
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
-    """Cosine along the last axis, ``(..., D), (..., D) -> (...)``, in float32 even of half tensors and in autocast.
+    """Cosine along the last axis, ``(..., D), (..., D) -> (...)``, in float32 even of halves or in autocast.
 
     Exactly 1 where ``a`` and ``b`` are equal, and with a finite gradient everywhere (see EPS).
     """
@@ -66,7 +66,8 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
         a, b = a.float(), b.float()
         inner = (a * b).sum(-1) + EPS
         squares = ((a * a).sum(-1) + EPS) * ((b * b).sum(-1) + EPS)
-        return inner / squares.sqrt()  # of a == b: n / sqrt(n * n), which rounds to 1
+        # Of equal tokens n / sqrt(n * n), exactly 1; of nearly equal ones rounding may pass 1 by 1e-7.
+        return (inner / squares.sqrt()).clamp(max=1)
 
 
 def layer_name(layer: int) -> str:
@@ -113,7 +114,7 @@ def similarities(reference: Encoded, distorted: Encoded) -> Tensor:
     """
     if reference.size != distorted.size:
         raise ValueError(
-            f"reference is {_text(reference.size)} and distorted {_text(distorted.size)}, expected equal sizes: "
+            f"reference {_text(reference.size)}, distorted {_text(distorted.size)}, expected equal sizes; "
             "crop or resize one to the other first"
         )
     n, m = reference.n_images, distorted.n_images
@@ -165,16 +166,17 @@ def ml_clip_sim(
             reference = encode(encoder, reference, chosen, use_global, size_policy, "reference")
     s = similarities(reference, encode(encoder, distorted, chosen, use_global, size_policy, "distorted"))
     if theta is None:
-        return s.mean(dim=1)  # softmax of equal theta
+        theta = s.new_zeros(s.shape[1])
     if theta.shape != s.shape[1:]:
         raise ValueError(
             f"theta: expected shape ({s.shape[1]},), one per layer then global, got {tuple(theta.shape)}"
         )
-    return s @ theta.softmax(0).to(s)  # (N, L + 1) @ (L + 1,) -> (N,)
+    # sum_l w_l s_l, written so that S(x, x) is exactly 1; no matmul, which autocast would round to half.
+    return 1 - ((1 - s) * theta.softmax(0).to(s)).sum(dim=1)
 
 
 class MLCLIPSim(nn.Module):
-    """ML-CLIPSim as a module: a frozen encoder, layer weights and a size policy; together they are its identity.
+    """ML-CLIPSim as a module: a frozen encoder, layer weights and a size policy, which make its identity.
 
     Args:
         encoder: an :class:`Encoder`, or a name for :func:`load_encoder`.
@@ -236,7 +238,7 @@ class MLCLIPSim(nn.Module):
     def loss(
         self, *, reference: Tensor | Encoded, distorted: Tensor, reduction: Literal["mean", "none"] = "mean"
     ) -> Tensor:
-        """``1 - S``, differentiable with respect to ``distorted``: its mean, or ``(N,)`` if ``reduction="none"``."""
+        """``1 - S``, differentiable with respect to ``distorted``: its mean, or ``(N,)`` for "none"."""
         if reduction not in ("mean", "none"):
             raise ValueError(f"reduction: expected mean or none, got {reduction!r}")
         loss = 1 - self(reference=reference, distorted=distorted)
@@ -344,7 +346,7 @@ class MLCLIPSim(nn.Module):
             )
         if fitted.get("size_policy") != self.size_policy:
             raise ValueError(
-                f"{path}: fitted for size_policy {fitted.get('size_policy')!r}, got {self.size_policy!r}; use that one"
+                f"{path}: fitted for size_policy {fitted.get('size_policy')!r}, got {self.size_policy!r}"
             )
         full = [*(layer_name(i + 1) for i in range(self.encoder.n_layers)), GLOBAL]
         if [name for name in names if name != GLOBAL] != full[:-1]:
