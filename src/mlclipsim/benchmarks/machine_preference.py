@@ -1,0 +1,564 @@
+"""Machine preference: with whom do the machines side, and which metric knows it?
+
+Two-alternative forced choice on PCMP's test pairs: a metric that prefers A earns the soft label ``p``, one
+that prefers B earns ``1 - p``, a tie 1/2. Credits of several folds of voters are averaged per pair;
+references are the clusters. The primary figure is the macro average over family pairs without photometric
+families (slice ``macro``): the mean over pairs would mostly tell how strong a family is, which a rule that
+sees no pixel knows too (``family_prior``).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from mlclipsim import fit
+from mlclipsim.artifacts import ArtifactError, read_json, read_table, write_json, write_table
+from mlclipsim.benchmarks import consensus, statistics
+from mlclipsim.benchmarks.consensus import credit, preference
+from mlclipsim.randomness import derive_seed, generator
+
+__all__ = ["OURS", "PRIMARY_SLICE", "SLICES", "evaluate"]
+
+log = logging.getLogger(__name__)
+
+OURS, PRIMARY_SLICE = "ml_clipsim", "macro"
+SLICES = (
+    "macro",
+    "all",
+    "no_photometric",
+    "photometric",
+    "exceptions",
+    "unanimous",
+    "unseen_family",
+    "psnr",
+    "task",
+)
+GROUPS = ("held_out", "seen")
+# Whom ours is compared with, all in one Holm family per table: whatever a reader may call a baseline.
+_COMPARED = ("fidelity", "perceptual", "ours", "prior")
+# Benchmarks of others, named so that a table says what is missing rather than nothing.
+_NOT_RUN = {
+    "mpd": "the MPD archive (2.75 GB) and its annotation format",
+    "miqd": "the MIQD-2.5M images and labels",
+}
+
+
+@dataclass(frozen=True)
+class Jury:
+    """Who judges the test pairs, per fold: soft labels (pairs, folds), and the voters behind them."""
+
+    label: np.ndarray
+    votes: list[np.ndarray]  # per fold (pairs, voters)
+    tasks: list[np.ndarray]
+    families: list[np.ndarray]
+
+    def among(self, *, task: str | None = None, without_family: str | None = None) -> Jury:
+        """The same pairs judged by the voters of one task, or by all but those of one family."""
+        masks = [
+            ((tasks == task) if task is not None else True) & (families != without_family)
+            for tasks, families in zip(self.tasks, self.families, strict=True)
+        ]
+        votes, tasks, families = (
+            [part[..., mask] for part, mask in zip(parts, masks, strict=True)]
+            for parts in (self.votes, self.tasks, self.families)
+        )
+        label = np.stack(
+            [consensus.soft_label(*args) for args in zip(votes, tasks, families, strict=True)], axis=1
+        )
+        return Jury(np.where(np.isfinite(self.label), label, np.nan), votes, tasks, families)
+
+    def per_fold(self, ceiling: Callable[..., np.ndarray]) -> np.ndarray:
+        """A function of :mod:`consensus` on each fold's voters, (pairs, folds)."""
+        return np.stack(
+            [ceiling(*a) for a in zip(self.votes, self.tasks, self.families, strict=True)], axis=1
+        )
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """One row of the table: what it earns from a jury, (pairs, folds)."""
+
+    metric: str
+    variant: str
+    kind: str  # ours | fidelity | perceptual | control | prior | ceiling
+    credits: Callable[[Jury], np.ndarray]
+    unseen: Callable[[Jury], np.ndarray] | None = None  # of fits that never saw the pair's families
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Which (pair, fold) a figure is over, and how it is averaged."""
+
+    name: str
+    mask: np.ndarray  # (pairs, folds)
+    jury: Jury
+    strata: np.ndarray | None = None  # macro average over these
+    unseen: bool = False
+    n_unlabelled: int = 0
+
+    def values(self, entrants: Sequence[Entrant]) -> np.ndarray:
+        """Credit per pair, averaged over folds, (pairs, entrants); NaN outside the slice."""
+        columns = []
+        for entrant in entrants:
+            earn = entrant.unseen if self.unseen and entrant.unseen else entrant.credits
+            columns.append(consensus.mean(np.where(self.mask, earn(self.jury), np.nan)))
+        return np.stack(columns, axis=1)
+
+
+def evaluate(spec: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Path]) -> None:
+    """Step ``preference``: every metric and control against seen and held-out voters, in every slice.
+
+    Inputs: ``pairs, labels, votes, voters, scores`` (baselines; one file or several), ``similarities``,
+        ``weights``, optionally ``untrained`` (similarities of an encoder of the same shape that never
+        learnt). Outputs: ``preference`` (table_2's rows), ``comparisons`` (ours against each, paired, with
+        Holm's correction), ``ceilings``.
+
+    ``spec``: ``seed``; ``folds`` [{seen, held_out}]; ``benchmark`` with ``resamples``, ``roles`` (default
+    pcmp_test) and ``slices`` (``psnr``, ``task`` and ``unseen_family`` come by themselves); optionally
+    ``metrics``, the catalog entries asked for, so that those without scores appear as not run.
+    """
+    options = spec.get("benchmark", {})
+    roles = list(options.get("roles") or ["pcmp_test"])
+    wanted = list(options.get("slices") or SLICES)
+    unknown = sorted(set(wanted) - set(SLICES))
+    if unknown:
+        raise ValueError(f"benchmark.slices: expected some of {list(SLICES)}, got {unknown}")
+    pairs = read_table(inputs["pairs"], "pairs").sort_values("pair_id", ignore_index=True)
+    test = pairs[pairs["role"].isin(roles)]
+    if test.empty:
+        raise ArtifactError(f"expected pairs of roles {roles}, got none; check the roles of the references")
+    labels, weights = read_table(inputs["labels"], "labels"), read_json(inputs["weights"])
+    folds = spec["folds"]
+    if len(weights["folds"]) != len(folds):
+        raise ArtifactError(
+            f"expected weights of {len(folds)} folds, got {len(weights['folds'])}; run the fit again"
+        )
+    juries = {group: _jury(group, folds, test, labels, inputs) for group in GROUPS}
+
+    entrants = _of_encoder(spec, pairs, test, labels, inputs, weights)
+    entrants += _of_scores(test, inputs["scores"])
+    prior = _family_prior(pairs, test, labels, len(folds))
+    entrants += _controls(spec, test, prior, entrants[0])
+
+    clusters = pd.factorize(test["reference_id"], sort=True)[0]
+    draws = statistics.resample_counts(
+        int(clusters.max()) + 1,
+        int(options.get("resamples", 10_000)),
+        generator(spec["seed"], "preference", "bootstrap"),
+    )
+    rows, compared, ceilings = [], [], {}
+    for group, jury in juries.items():
+        slices = _slices(test, jury, prior, wanted)
+        for part in slices:
+            rows += _rows(group, part, entrants, clusters, draws)
+        primary = next((part for part in slices if part.name == PRIMARY_SLICE), None)
+        if primary is not None:
+            compared += _compare(group, primary, entrants, clusters, draws)
+        ceilings[group] = {
+            "agreement": [_number(consensus.agreement(votes)) for votes in jury.votes],
+            "voters": [list(fold[group]) for fold in folds],
+        }
+    frame = pd.DataFrame(rows)
+    for group, of_group in ceilings.items():
+        mine = frame[(frame["voters"] == group) & (frame["metric"] == "ceiling")]
+        of_group |= {
+            variant: {s: _number(e) for s, e in zip(part["slice"], part["estimate"], strict=True)}
+            for variant, part in mine.groupby("variant")
+        }
+    frame = pd.concat([frame, _not_run(frame, spec.get("metrics") or {})], ignore_index=True)
+    write_table(outputs["preference"], frame, "preference")
+    write_json(
+        outputs["comparisons"],
+        {
+            "ours": OURS,
+            "slice": PRIMARY_SLICE,
+            "primary_voters": "held_out",
+            "alpha": 0.05,
+            "comparisons": compared,
+        },
+    )
+    write_json(outputs["ceilings"], ceilings)
+
+
+def _jury(
+    group: str,
+    folds: list[dict[str, list[str]]],
+    test: pd.DataFrame,
+    labels: pd.DataFrame,
+    inputs: dict[str, Any],
+) -> Jury:
+    votes, voters = (
+        read_table(inputs["votes"], "votes"),
+        read_table(inputs["voters"], "voters").set_index("voter"),
+    )
+    members = [list(fold[group]) for fold in folds]
+    unknown = sorted({name for fold in members for name in fold} - set(voters.index))
+    if unknown:
+        raise ArtifactError(
+            f"expected votes of every voter of the folds, none of {unknown}; cast the votes again"
+        )
+    wide = votes.pivot(index="pair_id", columns="voter", values="vote").reindex(test["pair_id"])
+    columns = []
+    for fold in range(len(folds)):
+        chosen = labels[(labels["fold"] == fold) & (labels["group"] == group)].set_index("pair_id")["label"]
+        columns.append(test["pair_id"].map(chosen).to_numpy(float))
+    return Jury(
+        np.stack(columns, axis=1),
+        [wide.reindex(columns=names).to_numpy(float) for names in members],
+        [voters.loc[names, "task"].to_numpy(str) for names in members],
+        [voters.loc[names, "family"].to_numpy(str) for names in members],
+    )
+
+
+def _earns(preferred: np.ndarray) -> Callable[[Jury], np.ndarray]:
+    """Credit of fixed preferences, (pairs,) or (pairs, folds)."""
+    preferred = preferred[:, None] if preferred.ndim == 1 else preferred
+    return lambda jury: credit(preferred, jury.label)
+
+
+def _of_encoder(
+    spec: dict[str, Any],
+    pairs: pd.DataFrame,
+    test: pd.DataFrame,
+    labels: pd.DataFrame,
+    inputs: dict[str, Any],
+    weights: dict[str, Any],
+) -> list[Entrant]:
+    """Everything that is an aggregation of stored similarities, ours first. Refits happen here: they take
+    seconds.
+    """
+    similarities = read_table(inputs["similarities"], "similarities")
+    layers, deltas = fit.layer_names(similarities), fit.differences(pairs, similarities)
+    if layers != weights["layers"]:
+        raise ArtifactError(
+            f"weights are for {weights['layers']}, the similarities hold {layers}; run the fit again"
+        )
+    deltas = np.round(deltas, 12)  # two ways to one sum must not break a tie
+    here, n_folds = test.index.to_numpy(), len(weights["folds"])
+    train = [fit.labelled(pairs, labels, role="pcmp_train", fold=f, group="seen") for f in range(n_folds)]
+    validation = [fit.labelled(pairs, labels, role="pcmp_val", fold=f, group="seen") for f in range(n_folds)]
+
+    def by_fold(weigh: Callable[[int], np.ndarray], table: np.ndarray = deltas) -> np.ndarray:
+        return preference(np.stack([table[here] @ weigh(f) for f in range(n_folds)], axis=1))
+
+    def shuffled(fold: int) -> np.ndarray:
+        order = generator(spec["seed"], "preference", "shuffled_labels", fold).permutation(len(train[fold]))
+        rows, targets = train[fold].index, train[fold].to_numpy()[order]
+        return fit.fit_weights(deltas[rows], targets, weights["folds"][fold]["penalty"]).weights
+
+    best = [_best_layer(pairs, validation[f], deltas[:, :-1]) for f in range(n_folds)]
+    unit = np.eye(len(layers))
+    fitted = by_fold(lambda f: np.array(weights["folds"][f]["weights"]))
+    uniform = by_fold(lambda f: np.full(len(layers), 1 / len(layers)))
+    names = ", ".join(dict.fromkeys(layers[layer] for layer in best))
+    result = [
+        Entrant(OURS, "fitted", "ours", _earns(fitted), _earns(_unseen(pairs, test, deltas, train, weights))),
+        Entrant("ml_clipsim_uniform", "uniform", "ours", _earns(uniform)),
+        Entrant("clip_global", "global", "ours", _earns(by_fold(lambda f: unit[-1]))),
+        Entrant("best_single_layer", names, "ours", _earns(by_fold(lambda f: unit[best[f]]))),
+        Entrant("shuffled_labels", "train", "control", _earns(by_fold(shuffled))),
+    ]
+    if "untrained" in inputs:
+        other = fit.differences(pairs, read_table(inputs["untrained"], "similarities"))
+        size = other.shape[1]
+
+        def refitted(fold: int) -> np.ndarray:
+            data = [(other[part[fold].index], part[fold].to_numpy()) for part in (train, validation)]
+            return fit.choose_penalty(data[0], data[1], weights["penalties"])[0].weights
+
+        result += [
+            Entrant("untrained", "fitted", "control", _earns(by_fold(refitted, other))),
+            Entrant(
+                "untrained", "uniform", "control", _earns(by_fold(lambda f: np.full(size, 1 / size), other))
+            ),
+        ]
+    return result
+
+
+def _best_layer(pairs: pd.DataFrame, labels: pd.Series, deltas: np.ndarray) -> int:
+    """The layer that alone sides best with the seen voters on pcmp_val, by the primary average."""
+    chosen = pairs.loc[labels.index]
+    primary = ~chosen["photometric"].to_numpy()
+    if not primary.any():
+        primary[:] = True
+    credits = credit(preference(deltas[labels.index]), labels.to_numpy()[:, None])[primary]
+    data = statistics.reduce(credits, np.zeros(len(credits), int), _family_pairs(chosen)[0][primary])
+    return int(np.argmax(data.estimate))
+
+
+def _unseen(
+    pairs: pd.DataFrame,
+    test: pd.DataFrame,
+    deltas: np.ndarray,
+    train: list[pd.Series],
+    weights: dict[str, Any],
+) -> np.ndarray:
+    """Preferences of fits that left a family out, on the pairs of that family; mean over a pair's two
+    families.
+
+    Credit is linear in the preference, so averaging preferences averages credits.
+    """
+    preferred = np.full((len(test), len(train)), np.nan)
+    for fold, labels in enumerate(train):
+        trained = pairs.loc[labels.index]
+        sides: dict[str, np.ndarray] = {}
+        for family in sorted(set(test["family_a"]) | set(test["family_b"])):
+            kept = ((trained["family_a"] != family) & (trained["family_b"] != family)).to_numpy()
+            if kept.any():
+                penalty = weights["folds"][fold]["penalty"]
+                refit = fit.fit_weights(deltas[labels.index[kept]], labels.to_numpy()[kept], penalty)
+                sides[family] = preference(deltas[test.index] @ refit.weights)
+        missing = np.full(len(test), np.nan)
+        both = [
+            np.select([test[side] == name for name in sides], list(sides.values()), missing)
+            if sides
+            else missing
+            for side in ("family_a", "family_b")
+        ]
+        preferred[:, fold] = (both[0] + both[1]) / 2
+    return preferred
+
+
+def _of_scores(test: pd.DataFrame, paths: Path | Sequence[Path]) -> list[Entrant]:
+    """Metrics whose scores were stored, in their own direction, with ``higher_is_better`` beside them."""
+    files = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    scores = pd.concat([read_table(path, "scores") for path in files], ignore_index=True)
+    if "higher_is_better" not in scores:
+        raise ArtifactError(
+            "scores lack the column higher_is_better: the direction of a metric cannot be guessed"
+        )
+    entrants = []
+    for (metric, variant), part in scores[scores.get("class") != "ours"].groupby(
+        ["metric", "variant"], sort=False
+    ):
+        by_image = part.set_index("image_id")["score"]
+        sign = 1 if part["higher_is_better"].iloc[0] else -1
+        a, b = (test[side].map(by_image).to_numpy(float) for side in ("image_a", "image_b"))
+        with np.errstate(invalid="ignore"):
+            difference = np.where(a == b, np.where(np.isnan(a), np.nan, 0.0), sign * (a - b))
+        kind = str(part["class"].iloc[0]) if "class" in part else "fidelity"
+        entrants.append(Entrant(str(metric), str(variant), kind, _earns(preference(difference))))
+    return entrants
+
+
+def _family_pairs(pairs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Number of each pair's unordered pair of families, and whether A's name is the first of the two."""
+    a, b = pairs["family_a"].to_numpy(object), pairs["family_b"].to_numpy(object)
+    first = a <= b
+    return pd.factorize(np.where(first, a + "|" + b, b + "|" + a), sort=True)[0], first
+
+
+def _family_prior(pairs: pd.DataFrame, test: pd.DataFrame, labels: pd.DataFrame, n_folds: int) -> np.ndarray:
+    """The rule without pixels, (pairs, folds): the family that won a family pair on pcmp_train.
+
+    Learnt, as our fit is, from the seen voters' labels of the same fold, whoever judges: nothing of the test
+    partition or of held-out voters enters. A family pair without training labels is a tie.
+    """
+    code, first = _family_pairs(pairs)
+    columns = []
+    for fold in range(n_folds):
+        train = fit.labelled(pairs, labels, role="pcmp_train", fold=fold, group="seen")
+        oriented = np.where(first[train.index], train, 1 - train)  # label that the first family wins
+        total = np.bincount(code[train.index], weights=oriented - 0.5, minlength=code.max() + 1)
+        wins = preference(np.round(total, 9))[code[test.index]]
+        columns.append(np.where(first[test.index], wins, 1 - wins))
+    return np.stack(columns, axis=1)
+
+
+def _controls(spec: dict[str, Any], test: pd.DataFrame, prior: np.ndarray, ours: Entrant) -> list[Entrant]:
+    draw = {
+        image: derive_seed(spec["seed"], "preference", "random", image) / 2**63
+        for image in sorted(set(test["image_a"]) | set(test["image_b"]))
+    }
+    coin = preference((test["image_a"].map(draw) - test["image_b"].map(draw)).to_numpy(float))
+
+    def against_shuffled(jury: Jury) -> np.ndarray:
+        mixed = jury.label.copy()
+        for fold in range(mixed.shape[1]):
+            rows = np.flatnonzero(np.isfinite(mixed[:, fold]))
+            rng = generator(spec["seed"], "preference", "shuffled_test", fold)
+            mixed[rows, fold] = mixed[rng.permutation(rows), fold]
+        return ours.credits(Jury(mixed, jury.votes, jury.tasks, jury.families))
+
+    def inverse(earn: Callable[[Jury], np.ndarray]) -> Callable[[Jury], np.ndarray]:
+        return lambda jury: 1 - earn(jury)
+
+    tie = np.full(len(test), 0.5)
+    return [
+        Entrant("random", "uniform", "control", _earns(coin)),
+        Entrant("inverted", OURS, "control", inverse(ours.credits), inverse(ours.unseen or ours.credits)),
+        Entrant("shuffled_labels", "test", "control", against_shuffled),
+        # Without labels of a family the rule has nothing to say about it.
+        Entrant("family_prior", "seen voters", "prior", _earns(prior), _earns(tie)),
+        Entrant("ceiling", "attainable", "ceiling", lambda jury: consensus.attainable(jury.label)),
+        Entrant("ceiling", "coin_flip", "ceiling", lambda jury: jury.per_fold(consensus.coin_flip)),
+        Entrant(
+            "ceiling", "leave_one_voter_out", "ceiling", lambda j: j.per_fold(consensus.leave_one_voter_out)
+        ),
+    ]
+
+
+def _slices(test: pd.DataFrame, jury: Jury, prior: np.ndarray, wanted: Sequence[str]) -> list[Slice]:
+    labelled = np.isfinite(jury.label)
+    photometric = test["photometric"].to_numpy(bool)[:, None]
+    everything = np.ones_like(photometric)
+    strata = _family_pairs(test)[0]
+    with np.errstate(invalid="ignore"):
+        against = (jury.label - 0.5) * (prior - 0.5) < 0
+    unanimous = np.isin(jury.label, (0.0, 1.0))
+
+    def part(name: str, rows: np.ndarray, condition: np.ndarray = everything, **more: Any) -> Slice:
+        unlabelled = int((rows[:, 0] & ~labelled.any(axis=1)).sum())
+        return Slice(
+            name, labelled & rows & condition, more.pop("jury", jury), n_unlabelled=unlabelled, **more
+        )
+
+    named = {
+        "macro": part("macro", ~photometric, strata=strata),
+        "all": part("all", everything),
+        "no_photometric": part("no_photometric", ~photometric),
+        "photometric": part("photometric", photometric),
+        "exceptions": part("exceptions", everything, against),
+        "unanimous": part("unanimous", everything, unanimous),
+    }
+    result = [named[name] for name in named if name in wanted]
+    result.append(part("unseen_family", ~photometric, strata=strata, unseen=True))
+    for target in sorted(test["target_db"].unique()):
+        result.append(part(f"psnr={target:g}", (test["target_db"] == target).to_numpy()[:, None]))
+    for task in sorted({str(task) for tasks in jury.tasks for task in tasks}):
+        of_task = jury.among(task=task)
+        result.append(part(f"task={task}", everything, np.isfinite(of_task.label), jury=of_task))
+    return result
+
+
+def _rows(
+    group: str, part: Slice, entrants: Sequence[Entrant], clusters: np.ndarray, draws: np.ndarray
+) -> list[dict[str, Any]]:
+    values = part.values(entrants)
+    inside = part.mask.any(axis=1)
+    data = statistics.reduce(values, clusters, part.strata, draws.shape[1])
+    by_t, main = statistics.interval(data, None), statistics.interval(data, draws)
+    return [
+        {
+            "benchmark": "pcmp",
+            "voters": group,
+            "slice": part.name,
+            "metric": entrant.metric,
+            "variant": entrant.variant,
+            "estimate": data.estimate[m],
+            "ci_low": main[m].low,
+            "ci_high": main[m].high,
+            "n_pairs": data.n[m],
+            "n_references": data.n_clusters[m],
+            "class": entrant.kind,
+            "interval": main[m].method,  # t: fewer than 30 references
+            "t_low": by_t[m].low,
+            "t_high": by_t[m].high,
+            "n_unlabelled": part.n_unlabelled,  # pairs of the slice with too few votes
+            "n_unscored": int(inside.sum() - data.n[m]),  # pairs on which the metric is not a number
+            "note": "" if data.n[m] else "no pair of this slice",
+        }
+        for m, entrant in enumerate(entrants)
+    ]
+
+
+def _compare(
+    group: str, primary: Slice, entrants: Sequence[Entrant], clusters: np.ndarray, draws: np.ndarray
+) -> list[dict[str, Any]]:
+    """Ours against each, on the pairs that both score; Holm over all of them."""
+    ours, others = entrants[0], [entrant for entrant in entrants[1:] if entrant.kind in _COMPARED]
+
+    def against(part: Slice) -> statistics.Clustered:
+        values = part.values([ours, *others])
+        return statistics.reduce(values[:, :1] - values[:, 1:], clusters, part.strata, draws.shape[1])
+
+    data = against(primary)
+    p = statistics.p_values(data)
+    tested = np.isfinite(p)
+    adjusted, levels = np.full(len(p), np.nan), np.full(len(p), np.nan)
+    if tested.any():
+        adjusted[tested], levels[tested] = statistics.holm(p[tested])
+    # Inference is conditional on who votes: the same difference without each voter family in turn.
+    families = sorted({str(name) for of_fold in primary.jury.families for name in of_fold})
+    without = {}
+    for family in families:
+        jury = primary.jury.among(without_family=family)
+        left = Slice(primary.name, primary.mask & np.isfinite(jury.label), jury, primary.strata)
+        if left.mask.any():
+            without[family] = against(left).estimate
+    intervals = statistics.interval(data, draws)
+    result = []
+    for m, entrant in enumerate(others):
+        clusters_m = int(data.n_clusters[m])
+        margin = stats.t.ppf(1 - levels[m] / 2, max(clusters_m - 1, 1)) * data.standard_error[m]
+        left_out = {family: _number(estimate[m]) for family, estimate in without.items()}
+        finite = [value for value in left_out.values() if value is not None]
+        result.append(
+            {
+                "voters": group,
+                "metric": entrant.metric,
+                "variant": entrant.variant,
+                "class": entrant.kind,
+                "difference": _number(data.estimate[m]),
+                "ci_low": _number(intervals[m].low),
+                "ci_high": _number(intervals[m].high),
+                "interval": intervals[m].method,
+                "p": _number(p[m]),
+                "p_holm": _number(adjusted[m]),
+                "holm_ci_low": _number(data.estimate[m] - margin),
+                "holm_ci_high": _number(data.estimate[m] + margin),
+                "n_pairs": int(data.n[m]),
+                "n_references": clusters_m,
+                "without_voter_family": left_out,
+                "range_low": min(finite) if finite else None,
+                "range_high": max(finite) if finite else None,
+            }
+        )
+    return result
+
+
+def _not_run(frame: pd.DataFrame, metrics: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """Rows that say what is missing and why."""
+    absent = [
+        ("pcmp", name, entry.get("needs"))
+        for name, entry in metrics.items()
+        if name not in set(frame["metric"])
+    ]
+    absent += [(name, OURS, needs) for name, needs in _NOT_RUN.items()]
+    rows = [
+        {
+            "benchmark": benchmark,
+            "voters": "held_out",
+            "slice": PRIMARY_SLICE if benchmark == "pcmp" else "all",
+            "metric": metric,
+            "variant": "",
+            "estimate": math.nan,
+            "ci_low": math.nan,
+            "ci_high": math.nan,
+            "n_pairs": 0,
+            "n_references": 0,
+            "class": metrics.get(metric, {}).get("class", "ours"),
+            "interval": "none",
+            "t_low": math.nan,
+            "t_high": math.nan,
+            "n_unlabelled": 0,
+            "n_unscored": 0,
+            "note": f"not run: needs {needs or 'its scores'}",
+        }
+        for benchmark, metric, needs in absent
+    ]
+    return pd.DataFrame(rows, columns=frame.columns)
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN: what could not be computed is null."""
+    return float(value) if math.isfinite(value) else None
