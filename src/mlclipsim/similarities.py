@@ -1,0 +1,141 @@
+"""The step that runs the encoder: per-layer similarities of every distorted image to its reference, once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from mlclipsim.artifacts import ArtifactError, iterate_table, stream_table
+from mlclipsim.encoders import Encoder, load_encoder
+from mlclipsim.images import decode_image, to_tensor
+from mlclipsim.metric import MLCLIPSim
+from mlclipsim.places import locate
+
+__all__ = ["build", "load_entry"]
+
+_ROWS = 64  # images read at a time
+_GROUP = 1024  # rows per row group of the result
+
+
+def build(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
+    """Step: ``references``, ``images`` [, ``checkpoint``] -> ``similarities``.
+
+    Columns: ``image_id``, ``reference_id``, ``layer_01`` ..., ``global``; rows in the order of ``images``. Images
+    pass through in pieces, so memory does not grow with their number. Each reference is encoded once where its
+    images stand together, as PCMP writes them; else again, to the same result. A batch holds images of one
+    reference, so that no row depends on which other references there are.
+
+    Args:
+        spec: ``encoder``: {``name``, ``entry``: its catalog entry}; ``batch_size``; ``threads``.
+        inputs: ``checkpoint`` is the network that another step made, for encoders of source ``lit``.
+
+    Raises:
+        ArtifactError: an image whose reference is not there, or damaged tables.
+        WeightsError: the encoder's weights are missing or not the named ones.
+    """
+    torch.set_num_threads(int(spec["threads"]))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    name, entry = spec["encoder"]["name"], spec["encoder"]["entry"]
+    encoder = load_entry(name, entry, inputs.get("checkpoint")).to(device)
+    metric = MLCLIPSim(encoder, size_policy=entry.get("size_policy", "resize"))
+    references = _References(inputs["references"])
+    rows: list[tuple[Any, ...]] = []
+    columns = ["image_id", "reference_id", *metric.names]
+    with (
+        stream_table(outputs["similarities"], "similarities") as append,
+        tqdm(desc=f"similarities, {name}", unit="image") as progress,
+    ):
+        for reference_id, images in groupby(_images(inputs["images"]), key=itemgetter(1)):
+            encoded = metric.encode(_batch([references.get(reference_id)], device))
+            for batch in _batches(images, int(spec["batch_size"])):
+                distorted = _batch([stored for _, _, stored in batch], device)
+                values = metric.per_layer(reference=encoded, distorted=distorted).double().cpu().tolist()
+                rows += [
+                    (image, reference_id, *row) for (image, _, _), row in zip(batch, values, strict=True)
+                ]
+                progress.update(len(batch))
+            if len(rows) >= _GROUP:
+                append(pd.DataFrame(rows, columns=columns))
+                rows = []
+        if rows:
+            append(pd.DataFrame(rows, columns=columns))
+
+
+def load_entry(name: str, entry: dict[str, Any], made: Path | None = None) -> Encoder:
+    """The encoder of a catalog entry; ``made`` is its checkpoint if a step made it.
+
+    Raises:
+        ValueError: an unknown ``source``, or one that is made by a step and was not.
+    """
+    model, source = entry["model"], entry["source"]
+    if source == "package":
+        return load_encoder(model)
+    if source == "open_clip":
+        return load_encoder(model, entry["pretrained"])
+    if source == "checkpoint":
+        return load_encoder(model, checkpoint=locate(entry["checkpoint"]), sha256=entry.get("sha256"))
+    if source == "untrained":
+        return load_encoder(model, seed=entry.get("seed", 0))
+    if source == "lit" and made is not None:
+        return load_encoder(model, checkpoint=made)
+    if source == "lit":
+        raise ValueError(
+            f"{name}: expected the checkpoint that the step lit_encoder makes; run that step first"
+        )
+    raise ValueError(f"{name}: source {source!r}, expected package, open_clip, checkpoint, untrained or lit")
+
+
+class _References:
+    """Stored reference images by id, read round and round: one pass if asked for in the table's order."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._rows = self._read()
+        self._current: tuple[str, bytes] | None = None
+
+    def _read(self) -> Iterator[tuple[str, bytes]]:
+        for frame in iterate_table(self.path, "references", ["reference_id", "image"], rows=_ROWS):
+            yield from zip(frame["reference_id"], frame["image"], strict=True)
+
+    def get(self, reference_id: str) -> bytes:
+        for _ in range(2):
+            if self._current is not None and self._current[0] == reference_id:
+                return self._current[1]
+            for row in self._rows:
+                self._current = row
+                if row[0] == reference_id:
+                    return row[1]
+            self._rows = self._read()
+        raise ArtifactError(
+            f"{self.path}: lacks the reference {reference_id}; make references and images again"
+        )
+
+
+def _images(path: Path) -> Iterator[tuple[str, str, bytes]]:
+    columns = ["image_id", "reference_id", "image"]
+    for frame in iterate_table(path, "images", columns, rows=_ROWS):
+        yield from frame[columns].itertuples(index=False, name=None)
+
+
+def _batches(items: Iterator[tuple[str, str, bytes]], size: int) -> Iterator[list[tuple[str, str, bytes]]]:
+    batch = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _batch(stored: list[bytes], device: str) -> torch.Tensor:
+    """Stored images of one size as ``(N, 3, H, W)`` in [0, 1]."""
+    return to_tensor(np.stack([decode_image(data) for data in stored])).to(device)

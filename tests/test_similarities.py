@@ -1,0 +1,134 @@
+"""The similarities step: the metric's own numbers, in order, each reference encoded once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from mlclipsim import similarities
+from mlclipsim.artifacts import ArtifactError, read_table, write_table
+from mlclipsim.images import encode_image, to_tensor
+from mlclipsim.metric import MLCLIPSim
+
+ENTRY = {"source": "untrained", "model": "tiny", "family": "vit", "seed": 3}
+CONFIG = """{"embed_dim": 16,
+ "vision_cfg": {"layers": 2, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 32},
+ "text_cfg": {"context_length": 8, "vocab_size": 32, "width": 16, "heads": 2, "layers": 1}}"""
+
+
+@pytest.fixture(autouse=True)
+def packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny encoder in the place of those that ship."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "tiny.json").write_text(CONFIG)
+    monkeypatch.setattr("mlclipsim.encoders.PACKAGED", tmp_path)
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: None)  # global: not a test's to change
+
+
+@pytest.fixture(scope="module")
+def pictures() -> dict[str, np.ndarray]:
+    """Four references and five images of each, by id."""
+    rng = np.random.default_rng(0)
+    ids = [f"r{i}" for i in range(4)]
+    names = [*ids, *(f"{r}.{k}" for r in ids for k in range(5))]
+    return {name: rng.integers(0, 256, (32, 32, 3), dtype=np.uint8) for name in names}
+
+
+def tables(
+    folder: Path, pictures: dict[str, np.ndarray], order: list[str], ids: list[str]
+) -> dict[str, Path]:
+    references = pd.DataFrame(
+        {
+            "reference_id": ids,
+            "photograph": ids,
+            "role": "pcmp_train",
+            "label": 0,
+            "caption": "",
+            "image": [encode_image(pictures[i]) for i in ids],
+        }
+    )
+    images = pd.DataFrame(
+        {
+            "image_id": order,
+            "reference_id": [name.split(".")[0] for name in order],
+            "role": "pcmp_train",
+            "target_db": 25.0,
+            "family": "noise",
+            "photometric": False,
+            "strength": 0.5,
+            "psnr_db": 25.0,
+            "evaluations": 1,
+            "image": [encode_image(pictures[i]) for i in order],
+        }
+    )
+    paths = {"references": folder / "references.parquet", "images": folder / "images.parquet"}
+    write_table(paths["references"], references, "references")
+    write_table(paths["images"], images, "images")
+    return paths
+
+
+def run(folder: Path, inputs: dict[str, Path], **changes: Any) -> pd.DataFrame:
+    spec = {"encoder": {"name": "tiny-untrained", "entry": ENTRY}, "batch_size": 3, "threads": 1} | changes
+    similarities.build(spec, inputs, {"similarities": folder / "similarities.parquet"})
+    return read_table(folder / "similarities.parquet", "similarities")
+
+
+def test_rows_are_the_metric_of_each_pair(tmp_path: Path, pictures: dict[str, np.ndarray]) -> None:
+    order = [name for name in pictures if "." in name]
+    table = run(tmp_path, tables(tmp_path, pictures, order, ["r0", "r1", "r2", "r3"]))
+    assert list(table.columns) == ["image_id", "reference_id", "layer_01", "layer_02", "global"]
+    assert list(table["image_id"]) == order
+    metric = MLCLIPSim(similarities.load_entry("tiny-untrained", ENTRY))
+    for row in table.sample(6, random_state=0).itertuples(index=False):
+        expected = metric.per_layer(
+            reference=to_tensor(pictures[row.reference_id])[None],
+            distorted=to_tensor(pictures[row.image_id])[None],
+        )
+        np.testing.assert_allclose([row.layer_01, row.layer_02, row[-1]], expected[0], atol=1e-6)
+
+
+def test_each_reference_is_encoded_once(
+    tmp_path: Path, pictures: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[int] = []
+    original = MLCLIPSim.encode
+    monkeypatch.setattr(MLCLIPSim, "encode", lambda self, x: encoded.append(len(x)) or original(self, x))
+    order = [name for name in pictures if "." in name]
+    run(tmp_path, tables(tmp_path, pictures, order, ["r3", "r1", "r0", "r2"]))
+    assert encoded == [1, 1, 1, 1]
+
+
+def test_any_order_and_batch_and_the_same_bytes(tmp_path: Path, pictures: dict[str, np.ndarray]) -> None:
+    order = [name for name in pictures if "." in name]
+    inputs = tables(tmp_path, pictures, order, ["r0", "r1", "r2", "r3"])
+    first = run(tmp_path, inputs)
+    written = (tmp_path / "similarities.parquet").read_bytes()
+    run(tmp_path, inputs)
+    assert (tmp_path / "similarities.parquet").read_bytes() == written
+    one_by_one = run(tmp_path, inputs, batch_size=1)
+    shuffled = list(np.random.default_rng(1).permutation(order))
+    mixed = run(tmp_path, tables(tmp_path, pictures, shuffled, ["r2", "r0", "r3", "r1"]))
+    assert list(mixed["image_id"]) == shuffled
+    numbers = ["layer_01", "layer_02", "global"]
+    for other in (one_by_one, mixed.set_index("image_id").loc[order].reset_index()):
+        np.testing.assert_allclose(first[numbers], other[numbers], atol=1e-6)
+
+
+def test_missing_reference(tmp_path: Path, pictures: dict[str, np.ndarray]) -> None:
+    order = [name for name in pictures if "." in name]
+    inputs = tables(tmp_path, pictures, order, ["r0", "r1", "r3"])
+    with pytest.raises(ArtifactError, match="lacks the reference r2"):
+        run(tmp_path, inputs)
+    assert not (tmp_path / "similarities.parquet").exists()
+
+
+def test_sources(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="source 'cloud', expected package, open_clip"):
+        similarities.load_entry("x", {"source": "cloud", "model": "tiny"})
+    with pytest.raises(ValueError, match="expected the checkpoint that the step lit_encoder makes"):
+        similarities.load_entry("x", {"source": "lit", "model": "tiny"})
