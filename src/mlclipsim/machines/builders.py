@@ -1,0 +1,85 @@
+"""How each kind of catalog entry becomes a network that takes normalised images and gives logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+__all__ = ["BUILDERS", "OnnxNetwork"]
+
+
+def _zoo(architecture: str, weights: str | None, **arguments: Any) -> nn.Module:
+    from mlclipsim.world.architectures import ARCHITECTURES
+
+    return ARCHITECTURES[architecture].build(**arguments)
+
+
+def _timm(architecture: str, weights: str | None, **arguments: Any) -> nn.Module:
+    import timm
+
+    if weights:
+        return timm.create_model(f"{architecture}.{weights}", pretrained=True, **arguments)
+    return timm.create_model(architecture, **arguments)
+
+
+def _torchvision(architecture: str, weights: str | None, **arguments: Any) -> nn.Module:
+    import torchvision
+
+    return torchvision.models.get_model(architecture, weights=weights, **arguments)
+
+
+def _timm_mobilenetv1(architecture: str, weights: str | None, *, width: float) -> nn.Module:
+    # timm registers no MobileNetV1 below width 1, hence its private builder. `same` is TensorFlow's padding, with
+    # which these weights were trained; it is not in the state dict, so that a strict load would not notice its lack.
+    from timm.models.efficientnet import _gen_mobilenet_v1
+
+    return _gen_mobilenet_v1(architecture, width, pad_type="same")
+
+
+# MCUNet 320 KB / 1 MB (Lin et al., NeurIPS 2020) in timm's notation of blocks.
+_MCUNET = [
+    ["ds_r1_k3_s1_c8"],
+    ["ir_r1_k7_s2_e3_c16", "ir_r1_k3_s1_e5_c16", "ir_r1_k7_s1_e5_c16", "ir_r1_k5_s1_e4_c16"],
+    ["ir_r3_k5_s2_e5_c24"],
+    ["ir_r1_k3_s2_e5_c40", "ir_r1_k7_s1_e6_c40", "ir_r1_k5_s1_e4_c40"],
+    ["ir_r1_k5_s1_e5_c48", "ir_r1_k7_s1_e5_c48", "ir_r1_k3_s1_e5_c48"],
+    ["ir_r1_k3_s2_e6_c96", "ir_r1_k7_s1_e5_c96", "ir_r1_k3_s1_e4_c96"],
+    ["ir_r1_k7_s1_e5_c160"],
+]
+
+
+def _timm_mcunet(architecture: str, weights: str | None) -> nn.Module:
+    from timm.models.efficientnet import EfficientNet, decode_arch_def
+
+    return EfficientNet(block_args=decode_arch_def(_MCUNET), num_features=0, stem_size=16, act_layer=nn.ReLU6)
+
+
+BUILDERS: dict[str, Callable[..., nn.Module]] = {
+    "zoo": _zoo,
+    "timm": _timm,
+    "torchvision": _torchvision,
+    "timm_mobilenetv1": _timm_mobilenetv1,
+    "timm_mcunet": _timm_mcunet,
+}
+
+
+class OnnxNetwork(nn.Module):
+    """An ONNX graph with one image input, N x 3 x H x W, whose first output is logits. No gradients."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.input_name = self.session.get_inputs()[0].name
+
+    def forward(self, images: Tensor) -> Tensor:  # (N, 3, H, W) -> (N, C)
+        feed = {self.input_name: images.numpy(force=True).astype(np.float32)}
+        return torch.from_numpy(self.session.run(None, feed)[0])

@@ -1,0 +1,157 @@
+"""Build PCMP: distort each reference with its families to each PSNR target, then pair up what matches."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import joblib
+import pandas as pd
+from tqdm import tqdm
+
+from mlclipsim.artifacts import iterate_table, read_table, stream_table, write_table
+from mlclipsim.distortions import family
+from mlclipsim.images import decode_image, encode_image
+from mlclipsim.pcmp.design import design
+from mlclipsim.pcmp.drops import Drops, drops_table
+from mlclipsim.pcmp.match import Curve, Unattainable, match_block
+from mlclipsim.randomness import generator
+
+__all__ = ["distort", "pair"]
+
+_CHUNK = 16  # references per task and per row group; fixed, so that the file does not depend on the workers
+
+
+def distort(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
+    """Step: ``references`` -> ``images`` (matched within blocks) and ``drops`` (unattainable, by cause and family).
+
+    Only references whose role begins with ``pcmp_`` are distorted. Everything random derives from the seed and ids,
+    and ``spec["threads"]`` worker processes return their chunks in order: any number of them gives the same bytes.
+    """
+    seed, settings = spec["seed"], spec["pcmp"]
+    for name in settings["families"]:
+        family(name)  # an unknown name fails here, not in a worker
+    index = read_table(inputs["references"], "references", columns=["reference_id", "role"])
+    wanted = index[index["role"].str.startswith("pcmp_")]
+    blocks = design(
+        list(wanted.itertuples(index=False, name=None)),
+        settings["families"],
+        settings["families_per_block"],
+        seed,
+    )
+    drops: Drops = Counter()
+    workers = joblib.Parallel(n_jobs=spec["threads"], return_as="generator")
+    results = workers(
+        joblib.delayed(_distort_chunk)(seed, settings, chunk)
+        for chunk in _chunks(inputs["references"], blocks)
+    )
+    with (
+        stream_table(outputs["images"], "images") as append,
+        tqdm(total=len(blocks), desc="distort", unit="reference") as progress,
+    ):
+        for n_references, images, dropped in results:
+            if len(images):
+                append(images)
+            drops.update(dropped)
+            progress.update(n_references)
+    write_table(outputs["drops"], drops_table(drops), "drops")
+
+
+def _chunks(
+    references: Path, blocks: dict[str, list[str]]
+) -> Iterator[list[tuple[str, str, bytes, list[str]]]]:
+    """(reference_id, role, image bytes, families) of the references that have a block, some at a time."""
+    for frame in iterate_table(references, "references", ["reference_id", "role", "image"], rows=_CHUNK):
+        chunk = [
+            (*row, blocks[row[0]]) for row in frame.itertuples(index=False, name=None) if row[0] in blocks
+        ]
+        if chunk:
+            yield chunk
+
+
+def _distort_chunk(
+    seed: int, settings: dict[str, Any], chunk: list[tuple[str, str, bytes, list[str]]]
+) -> tuple[int, pd.DataFrame, Drops]:
+    rows: list[dict[str, Any]] = []
+    drops: Drops = Counter()
+    for reference_id, role, stored, names in chunk:
+        reference = decode_image(stored)
+        curves = {}
+        for name in names:
+            entry = family(name)
+            field = entry.draw(reference, generator(seed, "field", reference_id, name))
+            curves[name] = Curve(reference, entry, field)
+        for target_db in settings["targets_db"]:
+            signs = {
+                name: 1
+                if generator(seed, "side", reference_id, f"{target_db:g}", name).random() < 0.5
+                else -1
+                for name in names
+            }
+            block = match_block(curves, target_db, signs, tolerance_db=settings["tolerance_db"])
+            for name, result in block.items():
+                if isinstance(result, Unattainable):
+                    drops[role, target_db, name, result.cause] += 1
+                    continue
+                rows.append(
+                    {
+                        "image_id": f"{reference_id}.{target_db:g}.{name}",
+                        "reference_id": reference_id,
+                        "role": role,
+                        "target_db": target_db,
+                        "family": name,
+                        "photometric": family(name).photometric,
+                        "strength": result.strength,
+                        "psnr_db": result.psnr_db,
+                        "evaluations": result.evaluations,
+                        "image": encode_image(result.image),
+                    }
+                )
+            for curve in curves.values():
+                curve.forget()
+    return len(chunk), pd.DataFrame(rows), drops
+
+
+def pair(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
+    """Step: ``images`` -> ``pairs``; ``drops_in`` and the pairs that do not match -> ``drops``.
+
+    All pairs within a block whose PSNR differs by at most ``pair_tolerance_db``; which of the two is A is drawn.
+    """
+    seed, tolerance_db = spec["seed"], spec["pcmp"]["pair_tolerance_db"]
+    columns = ["image_id", "reference_id", "role", "target_db", "family", "photometric", "psnr_db"]
+    images = read_table(inputs["images"], "images", columns=columns)
+    drops: Drops = Counter()
+    rows = []
+    for (reference_id, target_db), block in images.groupby(["reference_id", "target_db"], sort=False):
+        for one, other in combinations(block.sort_values("family").itertuples(index=False), 2):
+            if abs(one.psnr_db - other.psnr_db) > tolerance_db:
+                drops[one.role, target_db, f"{one.family}+{other.family}", "unmatched_pair"] += 1
+                continue
+            rng = generator(seed, "sides", reference_id, f"{target_db:g}", one.family, other.family)
+            a, b = (one, other) if rng.random() < 0.5 else (other, one)
+            rows.append(
+                {
+                    "pair_id": f"{reference_id}.{target_db:g}.{a.family}.{b.family}",
+                    "reference_id": reference_id,
+                    "role": a.role,
+                    "target_db": target_db,
+                    "image_a": a.image_id,
+                    "image_b": b.image_id,
+                    "family_a": a.family,
+                    "family_b": b.family,
+                    "photometric": a.photometric or b.photometric,
+                    "psnr_a_db": a.psnr_db,
+                    "psnr_b_db": b.psnr_db,
+                }
+            )
+    if not rows:
+        raise ValueError(
+            f"expected pairs of images within {tolerance_db} dB, found none among {len(images)} images; "
+            "add families or references, or choose targets that more families attain"
+        )
+    write_table(outputs["pairs"], pd.DataFrame(rows), "pairs")
+    earlier = read_table(inputs["drops_in"], "drops")
+    write_table(outputs["drops"], pd.concat([earlier, drops_table(drops)], ignore_index=True), "drops")
