@@ -245,7 +245,7 @@ class Plan:
             "fit": ("fit", "encoder"),
             "baselines": ("metrics", "roles", "batch_size"),
             "clip_scores": ("encoder",),
-            "preference": ("benchmark", "folds"),
+            "preference": ("benchmark", "folds", "metrics"),
         }
         return {
             key: resolved.get(key, config.get(key)) for key in ("seed", "threads", *keys.get(step, document))

@@ -72,6 +72,7 @@ rule votes:
     output:
         votes=plan.shared("votes", "votes.parquet"),
         labels=plan.shared("votes", "labels.parquet"),
+        drops=plan.shared("votes", "drops.parquet"),
     log:
         plan.shared("votes", "log.txt"),
     conda:
@@ -81,4 +82,5 @@ rule votes:
     shell:
         "python -m mlclipsim step votes --spec {params.spec:q} --input pairs={input.pairs:q}"
         " --input predictions={input.predictions:q} --input voters={input.voters:q}"
-        " --output votes={output.votes:q} --output labels={output.labels:q} > {log:q} 2>&1"
+        " --output votes={output.votes:q} --output labels={output.labels:q} --output drops={output.drops:q}"
+        " > {log:q} 2>&1"

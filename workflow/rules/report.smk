@@ -5,7 +5,7 @@ rule table_1:
     input:
         references=rules.references.output.references,
         images=rules.pcmp_images.output.images,
-        drops=rules.pcmp_pairs.output.drops,
+        drops=[rules.pcmp_pairs.output.drops, rules.votes.output.drops],
         pairs=rules.pcmp_pairs.output.pairs,
         votes=rules.votes.output.votes,
         labels=rules.votes.output.labels,

@@ -1,0 +1,94 @@
+"""Files between steps: declared, checked both ways, never half-written."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pandas as pd
+import pytest
+
+from mlclipsim.artifacts import (
+    ArtifactError,
+    atomic,
+    read_json,
+    read_table,
+    sha256_of,
+    write_json,
+    write_table,
+)
+
+SCORES = pd.DataFrame({"image_id": ["a", "b"], "metric": "psnr", "variant": "rgb", "score": [22.0, 25.5]})
+
+
+def test_table_comes_back(tmp_path):
+    write_table(tmp_path / "s.parquet", SCORES, "scores")
+    pd.testing.assert_frame_equal(read_table(tmp_path / "s.parquet", "scores"), SCORES, check_dtype=False)
+
+
+def test_same_table_same_bytes_whatever_the_column_order(tmp_path):
+    write_table(tmp_path / "a.parquet", SCORES, "scores")
+    write_table(tmp_path / "b.parquet", SCORES[["score", "variant", "image_id", "metric"]], "scores")
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+def test_extra_columns_follow_the_declared_ones(tmp_path):
+    write_table(tmp_path / "s.parquet", SCORES.assign(note="x"), "scores")
+    assert list(read_table(tmp_path / "s.parquet", "scores").columns) == [*SCORES.columns, "note"]
+    assert list(read_table(tmp_path / "s.parquet", "scores", columns=["score"]).columns) == ["score"]
+
+
+def test_lacking_column_and_wrong_type_are_refused(tmp_path):
+    with pytest.raises(ArtifactError, match="scores lacks the declared columns"):
+        write_table(tmp_path / "s.parquet", SCORES.drop(columns="score"), "scores")
+    with pytest.raises(ArtifactError, match="does not fit its declared schema"):
+        write_table(tmp_path / "s.parquet", SCORES.assign(score="high"), "scores")
+    assert not list(tmp_path.iterdir())
+
+
+def test_table_of_another_layout_is_refused_when_read(tmp_path):
+    SCORES.rename(columns={"score": "value"}).to_parquet(tmp_path / "s.parquet")
+    with pytest.raises(ArtifactError, match="is not a 'scores' table of this version"):
+        read_table(tmp_path / "s.parquet", "scores")
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 and nothing after"])
+def test_damaged_and_missing_tables_say_what_to_do(tmp_path, content):
+    (tmp_path / "s.parquet").write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"is damaged .* delete it and run again"):
+        read_table(tmp_path / "s.parquet", "scores")
+    with pytest.raises(ArtifactError, match="does not exist; run the step"):
+        read_table(tmp_path / "no.parquet", "scores")
+
+
+def test_json_is_sorted_and_refuses_nan(tmp_path):
+    write_json(tmp_path / "x.json", {"b": 1, "a": [0.1]})
+    assert (tmp_path / "x.json").read_text() == '{\n  "a": [\n    0.1\n  ],\n  "b": 1\n}\n'
+    assert read_json(tmp_path / "x.json") == {"a": [0.1], "b": 1}
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(tmp_path / "y.json", {"a": float("nan")})
+    assert not (tmp_path / "y.json").exists()
+
+
+def test_damaged_json_says_so(tmp_path):
+    (tmp_path / "x.json").write_text("{")
+    with pytest.raises(ArtifactError, match="is damaged"):
+        read_json(tmp_path / "x.json")
+
+
+def test_failing_writer_leaves_the_old_file_and_no_trace(tmp_path):
+    (tmp_path / "x").write_text("old")
+
+    def fail():
+        with atomic(tmp_path / "x") as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        fail()
+    assert (tmp_path / "x").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_sha256_is_the_files(tmp_path):
+    (tmp_path / "x").write_bytes(b"abc")
+    assert sha256_of(tmp_path / "x") == hashlib.sha256(b"abc").hexdigest()

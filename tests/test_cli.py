@@ -1,0 +1,151 @@
+"""The command line: exit codes, one-sentence errors, and what reaches a step."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from mlclipsim import cli, steps
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Steps are recorded instead of run; the environment is put back."""
+    calls = []
+
+    def step(spec, inputs, outputs):
+        calls.append((spec, inputs, outputs))
+        for path in outputs.values():
+            path.write_text("made")
+
+    monkeypatch.setattr(steps, "function", lambda name: step)
+    for name in (
+        "OMP_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "CUDA_VISIBLE_DEVICES",
+        "MPLBACKEND",
+    ):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+    return calls
+
+
+def test_step_passes_spec_and_paths(recorded, tmp_path):
+    spec = {"threads": 3, "seed": 1}
+    out = tmp_path / "w.json"
+    arguments = [
+        "step",
+        "fit",
+        "--spec",
+        json.dumps(spec),
+        "--input",
+        "pairs=a b.parquet",
+        "--output",
+        f"weights={out}",
+    ]
+    assert cli.main(arguments) == 0
+    ((given, inputs, outputs),) = recorded
+    assert given == spec
+    assert str(inputs["pairs"]) == "a b.parquet"
+    assert outputs == {"weights": out}
+    assert os.environ["OMP_NUM_THREADS"] == "3"
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_lists_are_lists_even_of_one(recorded, tmp_path):
+    base = ["step", "figure_3", "--spec", "{}", "--output", f"csv={tmp_path / 'x'}"]
+    assert cli.main([*base, "--input", "weights=a"]) == 0
+    assert cli.main([*base, "--input", "weights=a", "b"]) == 0
+    assert cli.main([*base, "--input", "weights=a", "--input", "weights=b"]) == 0
+    assert [[str(p) for p in inputs["weights"]] for _, inputs, _ in recorded] == [
+        ["a"],
+        ["a", "b"],
+        ["a", "b"],
+    ]
+
+
+def test_report_steps_leave_their_provenance(recorded, tmp_path):
+    source, table, record = tmp_path / "in", tmp_path / "t.csv", tmp_path / "p.json"
+    source.write_text("x")
+    arguments = [
+        "step",
+        "table_2",
+        "--spec",
+        '{"preset":"ci","run":"default"}',
+        "--input",
+        f"preference={source}",
+    ]
+    assert cli.main([*arguments, "--output", f"csv={table}", "--output", f"provenance={record}"]) == 0
+    assert recorded[0][2] == {"csv": table}
+    assert json.loads(record.read_text())["made_from"]["preset"] == "ci"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["step", "fit", "--spec", "{"], "--spec is no JSON"),
+        (["step", "fit", "--spec", "[]"], "--spec is a list, expected a JSON object"),
+        (["step", "fit", "--spec", "{}", "--input", "pairs"], "not of the form name=path"),
+        (["config", "--config", "preset"], "not of the form key=value"),
+        (["config", "--config", "preset=embeded"], "did you mean 'embedded'?"),
+        (["config", "--configfile", "nowhere.yaml"], "nowhere.yaml cannot be read"),
+    ],
+)
+def test_wrong_usage_exits_with_2(arguments, message, capsys):
+    assert cli.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("mlclipsim: ")
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_unknown_step_exits_with_2():
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["step", "fitt", "--spec", "{}"])
+    assert caught.value.code == 2
+
+
+def test_failing_step_exits_with_1_and_debug_shows_the_traceback(monkeypatch, capsys, recorded):
+    def fail(spec, inputs, outputs):
+        raise ValueError("expected this,\n got that; mend it")
+
+    monkeypatch.setattr(steps, "function", lambda name: fail)
+    assert cli.main(["step", "fit", "--spec", "{}"]) == 1
+    assert capsys.readouterr().err == "mlclipsim: expected this, got that; mend it\n"
+    with pytest.raises(ValueError, match="mend it"):
+        cli.main(["--debug", "step", "fit", "--spec", "{}"])
+
+
+def test_config_prints_what_the_layers_make(capsys):
+    import yaml
+
+    assert cli.main(["config", "--config", "preset=ci", "seed=5"]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert (printed["preset"], printed["seed"], printed["fit"]["bootstrap"]) == ("ci", 5, 20)
+
+
+def test_encoders_are_listed(capsys):
+    assert cli.main(["encoders"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.split()[:3] == ["scene-clip", "vit", "package"] for line in lines)
+
+
+def test_zoo_is_passed_through(monkeypatch):
+    from mlclipsim.world import zoo
+
+    seen = []
+    monkeypatch.setattr(zoo, "main", lambda argv: seen.append(argv) or 0)
+    assert cli.main(["zoo", "--output", "x", "--work", "y"]) == 0
+    assert seen == [["--output", "x", "--work", "y"]]
+
+
+def test_score_of_missing_image_is_one_sentence(tmp_path, capsys):
+    assert (
+        cli.main(["score", str(tmp_path / "no.png"), str(tmp_path / "no.png"), "--encoder", "scene-clip"])
+        == 1
+    )
+    error = capsys.readouterr().err
+    assert "no.png" in error
+    assert error.count("\n") == 1

@@ -1,0 +1,211 @@
+"""Layers, checks, slices, digests and paths."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from mlclipsim import spec
+from mlclipsim.spec import ConfigError, canonical, load, merge
+
+
+def problems(**overrides) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(overrides, planning=True)
+    return caught.value.problems
+
+
+def test_import_is_light():
+    """The workflow imports this at every start; torch alone would take seconds."""
+    code = "import sys, mlclipsim.spec, mlclipsim.steps; print({'torch', 'numpy', 'pandas'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
+
+
+def test_merge_joins_dicts_and_replaces_lists():
+    below = {"a": {"x": 1, "y": [1, 2]}, "b": 3}
+    assert merge(below, {"a": {"y": [5]}}) == {"a": {"x": 1, "y": [5]}, "b": 3}
+    assert below == {"a": {"x": 1, "y": [1, 2]}, "b": 3}
+
+
+def test_layers_override_in_order():
+    assert load(planning=True).config["benchmark"]["resamples"] == 2000
+    assert load({"preset": "ci"}, planning=True).config["benchmark"]["resamples"] == 100
+    given = load({"preset": "ci", "benchmark": {"resamples": 7}}, planning=True)
+    assert given.config["benchmark"]["resamples"] == 7
+    assert given.config["benchmark"]["roles"] == ["pcmp_test"]
+
+
+@pytest.mark.parametrize("preset", ["embedded", "ci", "local", "paper"])
+def test_presets_are_valid(preset):
+    plan = load({"preset": preset}, planning=True)
+    assert (plan.preset, plan.run) == (preset, "default")
+
+
+def test_all_problems_come_in_one_message():
+    found = problems(
+        preset="locl",
+        sed=1,
+        encoder="scene-clp",
+        threads=0,
+        pcmp={"families": ["jpgg", "jpeg"], "target_db": [22]},
+        metrics=["ssmi"],
+        folds=[{"seen": ["mobilenetv1-075"], "held_out": ["mobilenetv1-025", "mcunett"]}],
+    )
+    text = "\n".join(found)
+    for expected in (
+        "preset 'locl' is unknown; did you mean 'local'?",
+        "key 'sed' is unknown; did you mean 'seed'?",
+        "'target_db' is unknown; did you mean 'targets_db'?",
+        "'jpgg' is unknown; did you mean 'jpeg'?",
+        "'scene-clp' is unknown; did you mean 'scene-clip'?",
+        "'ssmi' is unknown; did you mean 'ssim'?",
+        "'mcunett' is unknown; did you mean 'mcunet'?",
+        "family 'mobilenetv1' is both in seen and in held_out (mobilenetv1-075, mobilenetv1-025)",
+        "`threads`: 0 is less than the minimum of 1",
+    ):
+        assert expected in text, expected
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ({"seed": "x"}, "`seed` is 'x', expected integer"),
+        ({"references": 3}, "`references` is 3, expected object"),
+        ({"folds": [{"seen": "mcunet", "held_out": ["mcunet"]}]}, "expected array"),
+        ({"encoder": 4}, "`encoder` is 4, expected string"),
+        ({"encoders": "scene-clip"}, "`encoders` is 'scene-clip', expected array"),
+        ({"run": "../elsewhere"}, "does not match"),
+        ({"run": "shared"}, "should not be valid"),
+        ({"folds": [{"seen": ["mcunet"]}]}, "'held_out' is a required property"),
+    ],
+)
+def test_wrong_values_are_named(overrides, expected):
+    assert any(expected in problem for problem in problems(**overrides))
+
+
+@pytest.mark.parametrize("group", ["seen", "held_out"])
+def test_encoder_and_voters_share_no_family(group):
+    folds = [{"seen": ["mcunet"], "held_out": ["squeezenet1-1"]}]
+    folds[0][group] = ["mobilenetv2-075"]
+    found = [problem for problem in problems(preset="local", folds=folds) if "family" in problem]
+    assert len(found) == 1
+    assert f"family 'mobilenetv2' is both in encoder and in {group}" in found[0]
+
+
+def test_missing_assets_folder_is_said_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLCLIPSIM_ASSETS", str(tmp_path / "nowhere"))
+    with pytest.raises(ConfigError, match="is not there; set MLCLIPSIM_ASSETS") as caught:
+        load({"preset": "local"})
+    assert len(caught.value.problems) == 1
+
+
+def test_missing_files_are_listed_each(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        load({"preset": "local", "assets_dir": str(tmp_path)})
+    assert (
+        sum("which is not there" in problem for problem in caught.value.problems) == 7
+    )  # photographs, trunk, 5 voters
+
+
+def test_planning_lists_missing_files_without_stopping(tmp_path):
+    plan = load({"preset": "local", "assets_dir": str(tmp_path)}, planning=True)
+    assert len(plan.missing) == 7
+    with pytest.raises(ConfigError):
+        plan.require_files()
+    load({"preset": "local", "assets_dir": str(tmp_path), "require_files": False}).require_files()
+
+
+def test_broken_yaml_is_one_sentence(tmp_path):
+    (tmp_path / "x.yaml").write_text("a: [1,\nb: 2")
+    with pytest.raises(ConfigError, match=r"x\.yaml cannot be read as YAML"):
+        spec.read_yaml(tmp_path / "x.yaml")
+
+
+def test_canonical_json_ignores_order():
+    assert canonical({"b": [1, 2], "a": {"d": 1, "c": 2}}) == canonical({"a": {"c": 2, "d": 1}, "b": [1, 2]})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        canonical({"a": float("nan")})
+
+
+def test_run_is_default_only_for_the_presets_own_encoder():
+    assert load(planning=True).run == "default"
+    assert load({"encoder": "scene-clip-resnet"}, planning=True).run == "scene-clip-resnet"
+    assert load({"encoder": "scene-clip-resnet", "run": "mine"}, planning=True).run == "mine"
+    assert load({"preset": "local"}, planning=True).own("claims.json") == "results/local/default/claims.json"
+
+
+def test_every_encoder_has_an_untrained_control():
+    plan = load({"encoder": "scene-clip-resnet"}, planning=True)
+    assert plan.untrained == "scene-clip-resnet-untrained"
+    entry = plan.entry("encoders", plan.untrained)
+    assert (entry["source"], entry["model"], entry["family"]) == ("untrained", "scene-clip-resnet", "resnet")
+    assert load({"encoder": "scene-clip-untrained"}, planning=True).untrained == "scene-clip-untrained"
+
+
+SHARED = ("references", "pcmp_images", "pcmp_pairs", "predictions", "votes", "baselines")
+
+
+def changed(**overrides) -> set[str]:
+    before, after = load(planning=True), load(overrides, planning=True)
+    steps = {step for step in SHARED if before.shared(step, "x") != after.shared(step, "x")}
+    name = "similarities"
+    return steps | (
+        {name} if before.shared(name, "x", "scene-clip") != after.shared(name, "x", "scene-clip") else set()
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ({"seed": 1}, {*SHARED, "similarities"}),
+        ({"references": {"roles": {"pcmp_test": 3}}}, {*SHARED, "similarities"}),
+        ({"pcmp": {"tolerance_db": 0.02}}, {*SHARED[1:], "similarities"}),
+        ({"votes": {"tie_log": 0.5}}, {"votes"}),
+        ({"metrics": ["psnr"]}, {"baselines"}),
+        ({"encoder": "scene-clip-resnet"}, set()),
+        ({"fit": {"bootstrap": 3}}, set()),
+        ({"threads": 1, "batch_size": 8}, set()),
+        ({"style": {"dpi": 100}, "run": "mine"}, set()),
+    ],
+)
+def test_a_key_moves_exactly_what_depends_on_it(overrides, expected):
+    assert changed(**overrides) == expected
+
+
+def test_slices_hold_catalog_entries_and_nothing_of_the_machine(tmp_path):
+    plan = load({"preset": "local", "assets_dir": str(tmp_path)}, planning=True)
+    voters = plan.slice("predictions")["voters"]
+    assert voters["mcunet"]["input_size"] == 176
+    assert list(plan.slice("predictions")) == ["seed", "threads", "voters", "batch_size"]
+    assert plan.slice("references")["references"]["dataset"]["reader"] == "photographs"
+    steps = (
+        "references",
+        "predictions",
+        "votes",
+        "baselines",
+        "preference",
+        "table_1",
+        "lit_encoder",
+        "similarities",
+    )
+    for step in steps:
+        assert str(tmp_path) not in plan.text(step)
+        assert json.loads(plan.text(step)) == plan.slice(step)
+
+
+def test_a_lit_encoder_follows_its_photographs_and_settings():
+    def path(**overrides):
+        return load({"preset": "local", **overrides}, planning=True).shared(
+            "similarities", "x", "lit-mobilenetv2"
+        )
+
+    assert path() != path(lit={"epochs": 1})
+    assert path() == path(lit={"epochs": 30})
+    other = [
+        load({"preset": "embedded", **o}, planning=True).shared("similarities", "x", "scene-clip")
+        for o in ({}, {"lit": {"epochs": 1}})
+    ]
+    assert other[0] == other[1]

@@ -1,0 +1,90 @@
+"""The whole line, really run (preset `ci`): it ends, gives the same bytes again, and survives being killed."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from mlclipsim import spec
+
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+
+SETTING = ("--config", "preset=ci")
+TABLE_2 = "benchmark voters slice metric variant estimate ci_low ci_high n_pairs n_references".split()
+
+
+@pytest.fixture(autouse=True)
+def _weights():
+    missing = spec.load({"preset": "ci"}, planning=True).missing
+    if missing:
+        pytest.skip(f"not there yet: {missing[0]}")
+
+
+def results(root: Path) -> dict[str, bytes]:
+    """Every result file except what is measured: provenance and logs."""
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted((root / "results").rglob("*"))
+        if path.is_file()
+        and "provenance" not in path.parts
+        and not (path.name == "log.txt" or "logs" in path.parts or "benchmark" in path.name)
+    }
+
+
+def test_two_runs_and_a_killed_one_give_the_same_bytes(project):
+    started = time.perf_counter()
+    project.snakemake("--cores", "2", *SETTING)
+    print(f"preset ci: {time.perf_counter() - started:.0f} s")
+    first = results(project.root)
+    run = project.root / "results/ci/default"
+    for name in ("tables/table_1", "tables/table_2"):
+        for ending in ("csv", "md", "tex"):
+            assert (run / f"{name}.{ending}").stat().st_size > 0
+    for name in ("figure_1", "figure_3"):
+        for ending in ("pdf", "svg", "png", "csv"):
+            assert (run / f"figures/{name}.{ending}").stat().st_size > 0
+    with (run / "tables/table_2.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert list(rows[0])[: len(TABLE_2)] == TABLE_2
+    assert {"ml_clipsim", "ml_clipsim_uniform", "clip_global", "psnr", "random", "family_prior"} <= {
+        r["metric"] for r in rows
+    }
+    assert project.jobs(*SETTING) == {}
+
+    # Again from nothing, on one core, killed once in the middle of a job.
+    subprocess.run(["rm", "-rf", "results", ".snakemake"], cwd=project.root, check=True)
+    kill_during(project, "predictions")
+    assert results(project.root).keys() < first.keys()
+    project.snakemake("--unlock", *SETTING)
+    project.snakemake("--cores", "1", *SETTING)
+    second = results(project.root)
+    assert second.keys() == first.keys()
+    assert [name for name in first if first[name] != second[name]] == []
+
+
+def kill_during(project, step: str) -> None:
+    """Start a run and kill -9 it, jobs included, half a second after the log of `step` appears."""
+    process = subprocess.Popen(
+        project.command("--cores", "1", *SETTING),
+        cwd=project.root,
+        env=project.variables(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 300
+    try:
+        while not list(project.root.glob(f"results/ci/shared/{step}-*/log.txt")):
+            assert process.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(0.5)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -1,0 +1,64 @@
+"""What Snakemake plans, and what it says to wrong input. No step is run here."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlclipsim.steps import STEPS
+
+pytestmark = pytest.mark.workflow
+
+
+def test_a_fresh_clone_plans_every_step(project):
+    """No committed file may stand where a rule writes: Snakemake would take it for done."""
+    jobs = project.jobs("all")
+    assert set(jobs) == set(STEPS) - {"lit_encoder"}
+    assert jobs["similarities"] == 3  # two encoders and the untrained control
+    assert jobs["fit"] == 2
+
+
+def test_local_makes_its_encoder(project, tmp_path):
+    jobs = project.jobs("all", "--config", "preset=local", f"assets_dir={tmp_path}")
+    assert set(jobs) == set(STEPS)
+    assert jobs["lit_encoder"] == 1
+
+
+@pytest.mark.parametrize("preset", ["ci", "paper"])
+def test_presets_plan(project, preset):
+    assert set(project.jobs("--config", f"preset={preset}")) >= {"references", "votes", "table_2", "figure_3"}
+
+
+def test_figures_and_tables_are_targets_by_name(project):
+    assert "figure_3" not in project.jobs("figure_1")
+    assert "figure_1" in project.jobs("figure_1")
+
+
+def test_all_problems_in_one_message_before_any_job(project):
+    done = project.snakemake("--cores", "1", "--config", "sed=3", "encoder=scene-clp", check=False)
+    text = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "2 problems in the configuration" in text
+    assert "did you mean 'seed'?" in text
+    assert "did you mean 'scene-clip'?" in text
+    assert "Traceback" not in text
+    assert not (project.root / "results").exists() or not list((project.root / "results").rglob("*.parquet"))
+
+
+def test_missing_files_stop_a_run_before_any_job(project, tmp_path):
+    setting = ["--config", "preset=local", f"assets_dir={tmp_path / 'nowhere'}"]
+    done = project.snakemake("--cores", "1", *setting, check=False)
+    assert done.returncode != 0
+    assert "the assets folder" in done.stdout + done.stderr
+    assert not (project.root / "results" / "local").exists()
+
+
+def test_linter_is_content(project):
+    assert "good condition" in (done := project.snakemake("--lint")).stdout + done.stderr
+
+
+def test_rules_use_shell_only(project):
+    rules = [*(project.root / "workflow" / "rules").glob("*.smk"), project.root / "Snakefile"]
+    for path in rules:
+        words = [line.split("#")[0].strip() for line in path.read_text().splitlines()]
+        assert not {"run:", "script:", "notebook:", "wrapper:"} & set(words), path
+    assert len((project.root / "Snakefile").read_text().splitlines()) <= 80

@@ -1,0 +1,63 @@
+"""What is made again after a change, and what is kept: the steps are stand-ins, the workflow is the real one."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+pytestmark = pytest.mark.workflow
+
+SETTING = ("--config", "require_files=false")
+MAIN_ONLY = {"clip_scores", "preference", "table_1", "table_2", "figure_3", "claims", "fit"}
+
+
+@pytest.fixture
+def finished(stand_in):
+    stand_in.snakemake("--cores", "2", *SETTING)
+    return stand_in
+
+
+def test_changes_rerun_what_depends_on_them(finished):
+    project = finished
+    started = time.perf_counter()
+    assert project.jobs(*SETTING) == {}
+    print(f"nothing to do: {time.perf_counter() - started:.1f} s")
+
+    # Another encoder: no pair is built and no vote cast again, and the other's similarities are there already.
+    jobs = project.jobs(*SETTING, "encoder=scene-clip-resnet")
+    assert set(jobs) == MAIN_ONLY | {"similarities", "figure_1"}
+    assert jobs["similarities"] == 1  # of its own untrained control
+    before = (project.root / "results/embedded/default/tables/table_2.csv").stat().st_mtime_ns
+    project.snakemake("--cores", "2", *SETTING, "encoder=scene-clip-resnet")
+    assert (project.root / "results/embedded/scene-clip-resnet/tables/table_2.csv").exists()
+    assert (project.root / "results/embedded/default/tables/table_2.csv").stat().st_mtime_ns == before
+    assert project.jobs(*SETTING) == {}
+
+    # The same settings in another order are the same settings.
+    path = project.root / "config/config.yaml"
+    text = path.read_text()
+    tie, epsilon = "  tie_log: 0.25", "  epsilon: 0.01"
+    swapped = text.replace(tie, "@").replace(epsilon, tie).replace("@", epsilon)
+    assert swapped != text
+    path.write_text(swapped)
+    assert project.jobs(*SETTING) == {}
+    path.write_text(text.replace("tie_log: 0.25", "tie_log: 0.5"))
+    assert {"votes", "fit", "table_2"} <= set(project.jobs(*SETTING))
+    assert not {"references", "pcmp_images", "pcmp_pairs", "predictions", "baselines"} & set(
+        project.jobs(*SETTING)
+    )
+    path.write_text(text)
+
+    # A figure's code: that figure alone.
+    for step, folder in (("figure_1", "figures"), ("table_2", "tables")):
+        code = project.root / f"src/mlclipsim/report/{folder}/{step}.py"
+        code.write_text(code.read_text() + "\n# edited\n")
+        assert project.jobs(*SETTING) == {step: 1}
+        project.snakemake("--cores", "1", *SETTING)
+    assert project.jobs(*SETTING) == {}
+
+    # The environment of conda users is no reason to run anything again.
+    environment = project.root / "environment.yml"
+    environment.write_text(environment.read_text() + "# edited\n")
+    assert project.jobs(*SETTING) == {}
