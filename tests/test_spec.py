@@ -20,7 +20,7 @@ def problems(**overrides) -> list[str]:
 
 def test_import_is_light():
     """The workflow imports this at every start; torch alone would take seconds."""
-    code = "import sys, mlclipsim.spec, mlclipsim.steps; print({'torch', 'numpy', 'pandas'} & set(sys.modules))"
+    code = "import sys, mlclipsim.spec, mlclipsim.steps; print({'torch', 'numpy'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
 
 

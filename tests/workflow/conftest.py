@@ -1,4 +1,4 @@
-"""A copy of the project to run Snakemake in, with the real steps or with stand-ins that only write their outputs."""
+"""A copy of the project to run Snakemake in, its steps the real ones or stand-ins."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Taken up by every Python of a stand-in run: steps are replaced by writers, so that only the workflow is tested.
+# Taken up by every Python of a stand-in run: steps are replaced by writers, only the workflow is tested.
 STAND_IN = """
 import hashlib, json
 import mlclipsim.steps

@@ -1,4 +1,4 @@
-"""The whole line, really run (preset `ci`): it ends, gives the same bytes again, and survives being killed."""
+"""The whole line, really run (preset `ci`): it ends, gives the same bytes again, survives being killed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlclipsim import spec
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 SETTING = ("--config", "preset=ci")
-TABLE_2 = "benchmark voters slice metric variant estimate ci_low ci_high n_pairs n_references".split()
+TABLE_2 = ["benchmark", "voters", "slice", "metric", "variant", "estimate", "ci_low", "ci_high", "n_pairs"]
 
 
 @pytest.fixture(autouse=True)

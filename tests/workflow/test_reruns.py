@@ -1,4 +1,4 @@
-"""What is made again after a change, and what is kept: the steps are stand-ins, the workflow is the real one."""
+"""What is made again after a change, and what is kept: steps are stand-ins, the workflow is real."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_changes_rerun_what_depends_on_them(finished):
     assert project.jobs(*SETTING) == {}
     print(f"nothing to do: {time.perf_counter() - started:.1f} s")
 
-    # Another encoder: no pair is built and no vote cast again, and the other's similarities are there already.
+    # Another encoder: no pair is built and no vote cast again, and its similarities are there already.
     jobs = project.jobs(*SETTING, "encoder=scene-clip-resnet")
     assert set(jobs) == MAIN_ONLY | {"similarities", "figure_1"}
     assert jobs["similarities"] == 1  # of its own untrained control

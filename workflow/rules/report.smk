@@ -67,7 +67,6 @@ rule figure_1:
         references=rules.references.output.references,
         images=rules.pcmp_images.output.images,
         pairs=rules.pcmp_pairs.output.pairs,
-        votes=rules.votes.output.votes,
         labels=rules.votes.output.labels,
         code=steps.code("figure_1"),
     output:
@@ -88,10 +87,9 @@ rule figure_1:
         spec=plan.text("figure_1"),
     shell:
         "python -m mlclipsim step figure_1 --spec {params.spec:q} --input references={input.references:q}"
-        " --input images={input.images:q} --input pairs={input.pairs:q} --input votes={input.votes:q}"
-        " --input labels={input.labels:q} --output pdf={output.pdf:q} --output svg={output.svg:q}"
-        " --output png={output.png:q} --output csv={output.csv:q} --output provenance={output.provenance:q}"
-        " > {log:q} 2>&1"
+        " --input images={input.images:q} --input pairs={input.pairs:q} --input labels={input.labels:q}"
+        " --output pdf={output.pdf:q} --output svg={output.svg:q} --output png={output.png:q}"
+        " --output csv={output.csv:q} --output provenance={output.provenance:q} > {log:q} 2>&1"
 
 
 rule figure_3:
