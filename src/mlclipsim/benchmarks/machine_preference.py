@@ -117,7 +117,7 @@ class Slice:
 def evaluate(spec: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Path]) -> None:
     """Step ``preference``: every metric and control against seen and held-out voters, in every slice.
 
-    Inputs: ``pairs, labels, votes, voters, scores`` (baselines; one file or several), ``similarities``,
+    Inputs: ``pairs, labels, votes, voters, baselines`` (scores; one file or several), ``similarities``,
         ``weights``, optionally ``untrained`` (similarities of an encoder of the same shape that never
         learnt). Outputs: ``preference`` (table_2's rows), ``comparisons`` (ours against each, paired, with
         Holm's correction), ``ceilings``.
@@ -145,7 +145,7 @@ def evaluate(spec: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Pa
     juries = {group: _jury(group, folds, test, labels, inputs) for group in GROUPS}
 
     entrants = _of_encoder(spec, pairs, test, labels, inputs, weights)
-    entrants += _of_scores(test, inputs["scores"])
+    entrants += _of_scores(test, inputs["baselines"])
     prior = _family_prior(pairs, test, labels, len(folds))
     entrants += _controls(spec, test, prior, entrants[0])
 

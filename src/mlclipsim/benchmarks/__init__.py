@@ -1,0 +1,1 @@
+"""Benchmarks of full-reference metrics, and the statistics that they share."""

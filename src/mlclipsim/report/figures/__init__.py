@@ -1,0 +1,1 @@
+"""One file per figure, of the same name as its target."""

@@ -1,0 +1,159 @@
+"""One visual language for every table and figure: names, colours, sizes, the footer, and files of fixed
+bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mlclipsim.artifacts import atomic
+
+__all__ = ["CLASSES", "COLOURS", "VOTER_COLOURS", "caveat", "footer", "label", "page", "tidy_axes"]
+
+MM = 1 / 25.4  # inches
+
+# Okabe and Ito's palette: told apart with any colour vision, and in grey by lightness. Vermilion is ours
+# alone.
+COLOURS = {
+    "ours": "#D55E00",
+    "fidelity": "#0072B2",
+    "perceptual": "#009E73",
+    "prior": "#CC79A7",
+    "control": "#7F7F7F",
+    "ceiling": "#000000",
+}
+CLASSES = {  # in the order in which tables list them
+    "ours": "CLIP similarity",
+    "fidelity": "Fidelity metrics",
+    "perceptual": "Perceptual metrics",
+    "prior": "Rules without pixels",
+    "control": "Controls",
+    "ceiling": "Ceilings",
+}
+VOTER_COLOURS = {"held_out": "#56B4E9", "seen": "#E69F00"}
+_NAMES = {
+    "ml_clipsim": "ML-CLIPSim",
+    "ml_clipsim_uniform": "uniform weights",
+    "clip_global": "global embedding",
+    "best_single_layer": "best single layer",
+    "psnr": "PSNR",
+    "ssim": "SSIM",
+    "ms_ssim": "MS-SSIM",
+    "iw_ssim": "IW-SSIM",
+    "gmsd": "GMSD",
+    "ms_gmsd": "MS-GMSD",
+    "vif_p": "VIF (pixel)",
+    "fsim": "FSIM",
+    "vsi": "VSI",
+    "haarpsi": "HaarPSI",
+    "mdsi": "MDSI",
+    "dss": "DSS",
+    "sr_ssim": "SR-SIM",
+    "lpips": "LPIPS",
+    "dists": "DISTS",
+    "family_prior": "family prior",
+    "shuffled_labels": "shuffled labels",
+    "untrained": "untrained encoder",
+    "gaussian_noise": "Gaussian noise",
+    "gaussian_blur": "Gaussian blur",
+    "jpeg": "JPEG",
+    "jpeg2000": "JPEG 2000",
+    "webp": "WebP",
+    "avif": "AVIF",
+    "seen": "seen voters",
+    "held_out": "held-out voters",
+    "pcmp_train": "train",
+    "pcmp_val": "val",
+    "pcmp_test": "test",
+}
+# What a result of a preset is not: said wherever one is shown.
+_CAVEATS = {
+    "embedded": "synthetic scenes and small networks; no statement about photographs",
+    "ci": "a cut-down embedded run that proves the line works, nothing more",
+    "local": "all networks share ImageNet supervision",
+}
+
+
+def label(name: str) -> str:
+    """How a metric, family, voter group or role is written for readers."""
+    return _NAMES.get(name, name.replace("_", " "))
+
+
+def caveat(preset: str) -> str:
+    """What a reader must know about a preset before believing its figures; empty for a full study."""
+    return _CAVEATS.get(preset, "")
+
+
+def footer(spec: dict[str, Any]) -> str:
+    """The line under every table and figure: which preset and run made it, and the preset's caveat."""
+    parts = [f"preset {spec['preset']}", f"run {spec['run']}", caveat(spec["preset"])]
+    return ", ".join(parts[:2]) + (f": {parts[2]}" if parts[2] else "") + "."
+
+
+@contextmanager
+def page(spec: dict[str, Any], outputs: dict[str, Path], height_mm: float) -> Iterator[Figure]:
+    """A figure of the journal's width to draw on; on leaving, the footer is set and pdf, svg and png are
+    written.
+
+    Nothing is kept but the drawing: no dates, no versions, and SVG ids from a fixed salt, so that the same
+    data give the same bytes.
+
+    Args:
+        spec: ``preset``, ``run``, and ``style`` with ``width_mm``, ``font_size_pt``, ``dpi``.
+        outputs: paths by format; formats that are not asked for are not written.
+    """
+    style = spec.get("style") or {}
+    size = float(style.get("font_size_pt", 8.0))
+    settings: Any = {
+        "font.family": "DejaVu Sans",  # ships with matplotlib: the same letters everywhere
+        "font.size": size - 1,
+        "axes.titlesize": size - 1,
+        "axes.labelsize": size - 1,
+        "axes.linewidth": 0.6,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "xtick.labelsize": size - 2,
+        "ytick.labelsize": size - 2,
+        "xtick.major.width": 0.6,
+        "ytick.major.width": 0.6,
+        "xtick.major.size": 2.5,
+        "ytick.major.size": 2.5,
+        "legend.fontsize": size - 2,
+        "legend.frameon": False,
+        "lines.linewidth": 1.0,
+        "pdf.fonttype": 42,
+        "svg.hashsalt": "mlclipsim",
+    }
+    with matplotlib.rc_context(settings):
+        figure = Figure(figsize=(float(style.get("width_mm", 174.0)) * MM, height_mm * MM))
+        yield figure
+        figure.text(
+            0.995,
+            0.6 * MM / figure.get_figheight(),
+            footer(spec),
+            fontsize=size - 3,
+            color="0.45",
+            ha="right",
+        )
+        metadata = {
+            "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
+            "svg": {"Date": None, "Creator": None},
+            "png": {"Software": None},
+        }
+        for kind, nothing in metadata.items():
+            if kind in outputs:
+                with atomic(outputs[kind]) as temporary:
+                    figure.savefig(temporary, format=kind, dpi=float(style.get("dpi", 300)), metadata=nothing)
+
+
+def tidy_axes(axes: Axes) -> None:
+    """Light horizontal guides behind the data."""
+    axes.grid(axis="y", color="0.9", linewidth=0.5)
+    axes.set_axisbelow(True)

@@ -1,0 +1,1 @@
+"""One file per table, of the same name as its target."""

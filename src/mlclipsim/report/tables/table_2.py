@@ -1,0 +1,142 @@
+"""table_2: machine preference, the 2AFC of every metric on PCMP's test pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mlclipsim.artifacts import read_table
+from mlclipsim.report.style import CLASSES, label
+from mlclipsim.report.tables.writer import NOTHING, bold, number, write
+
+__all__ = ["make"]
+
+COLUMNS = [
+    "benchmark",
+    "voters",
+    "slice",
+    "metric",
+    "variant",
+    "estimate",
+    "ci_low",
+    "ci_high",
+    "n_pairs",
+    "n_references",
+]
+_HEADS = {
+    "no_photometric": "no photom.",
+    "photometric": "photom.",
+    "all": "all",
+    "exceptions": "except.",
+    "unanimous": "unanim.",
+    "unseen_family": "unseen fam.",
+}
+_DEFAULT_VARIANTS = (
+    "fitted",
+    "uniform",
+    "global",
+    "rgb",
+    "grey",
+    "luma",
+    "chromatic",
+    "seen voters",
+    "ml_clipsim",
+)
+_CONTENDERS = ("ours", "fidelity", "perceptual")  # the best of these is set in bold
+
+
+def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
+    """Step ``table_2``: preference -> csv (every slice, both voter groups), md and tex (held-out voters,
+    pivoted).
+    """
+    frame = read_table(inputs["preference"], "preference")
+    tidy = frame[COLUMNS + [name for name in frame.columns if name not in COLUMNS]]
+    ran = frame[frame["note"].fillna("") == ""]
+    printed, rules = _pivot(ran)
+    primary = ran[(ran["slice"] == "macro") & (ran["voters"] == "held_out")]
+    notes = [
+        "2AFC on soft labels, held-out voters unless said. Macro (primary): mean over pairs of families "
+        "without photometric ones, with its 95 % interval clustered by reference. Except.: pairs whose label "
+        "contradicts the family majority. Unseen fam.: weights and prior never saw the pair's families.",
+        f"{primary['n_pairs'].max():,} pairs of {primary['n_references'].max():,} references under macro."
+        if len(primary)
+        else "No pair under macro.",
+    ]
+    if (primary["interval"] == "t").any():
+        notes.append("Fewer than 30 references: intervals are cluster-robust t.")
+    lost = primary[primary["n_unscored"] > 0]
+    notes += [
+        f"{label(row.metric)}: {row.n_unscored} pairs without a score are left out."
+        for row in lost.itertuples()
+    ]
+    missing = frame[frame["note"].fillna("").str.startswith("not run")]
+    for row in missing.itertuples():
+        what = row.benchmark.upper() if row.benchmark != "pcmp" else label(row.metric)
+        notes.append(f"{what}: {row.note}.")
+    write(
+        spec, outputs, tidy=tidy, printed=printed,
+        caption="Machine preference on PCMP test pairs matched in PSNR",
+        name="table_2", notes=notes, rules=rules,
+    )  # fmt: skip
+
+
+def _pivot(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
+    """Rows in classes, columns the primary slice with its interval first; and where a class begins."""
+    held_out = frame[frame["voters"] == "held_out"]
+    keys = list(held_out[["class", "metric", "variant"]].drop_duplicates().itertuples(index=False, name=None))
+    keys.sort(key=lambda key: list(CLASSES).index(key[0]))  # stable: keeps the table's order within a class
+    slices = [name for name in _HEADS if name in set(held_out["slice"])]
+    slices += [name for name in held_out["slice"].unique() if name.startswith("psnr=")]
+    tasks = [name for name in held_out["slice"].unique() if name.startswith("task=")]
+    slices += tasks if len(tasks) > 1 else []
+    cells = frame.set_index(["voters", "slice", "metric", "variant"])
+    values = cells["estimate"].to_dict()
+    best = {
+        (voters, part): max(
+            (
+                round(value, 3)
+                for kind, metric, variant in keys
+                if kind in _CONTENDERS
+                and (value := values.get((voters, part, metric, variant))) == value
+                and value is not None
+            ),
+            default=None,
+        )
+        for voters in ("held_out", "seen")
+        for part in ("macro", *slices)
+    }
+
+    def cell(voters: str, part: str, key: tuple[str, str, str]) -> str:
+        kind, metric, variant = key
+        value = values.get((voters, part, metric, variant))
+        text = number(value)
+        leads = kind in _CONTENDERS and value is not None and best[voters, part] == round(value, 3)
+        return bold(text) if leads else text
+
+    rows = []
+    metrics = [key[1] for key in keys]
+    for key in keys:
+        _, metric, variant = key
+        plain = metrics.count(metric) == 1 and variant in (
+            "fitted",
+            "uniform",
+            "global",
+            "rgb",
+            "grey",
+            "luma",
+            "chromatic",
+        )
+        row = {"metric": label(metric) if plain else f"{label(metric)} ({label(variant)})"}
+        row["macro"] = cell("held_out", "macro", key)
+        place = ("held_out", "macro", metric, variant)
+        at = cells.loc[place] if place in cells.index else None
+        row["95 % interval"] = NOTHING if at is None else f"[{number(at['ci_low'])}, {number(at['ci_high'])}]"
+        row["seen"] = cell("seen", "macro", key)
+        for part in slices:
+            head = _HEADS.get(part) or (f"{part[5:]} dB" if part.startswith("psnr=") else part[5:])
+            row[head] = cell("held_out", part, key)
+        rows.append(row)
+    kinds = [key[0] for key in keys]
+    return pd.DataFrame(rows), [n for n in range(1, len(kinds)) if kinds[n] != kinds[n - 1]]
