@@ -1,0 +1,200 @@
+"""Soft labels by hand, abstention, dropped pairs, folds; inference once per image and network."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from mlclipsim.artifacts import read_table, write_table
+from mlclipsim.images import encode_image
+from mlclipsim.machines import Classifier
+from mlclipsim.pcmp import vote
+from mlclipsim.pcmp.divergence import divergences
+
+VOTES = {
+    "divergence": "kl",
+    "tie_log": 0.25,
+    "epsilon": 0.01,
+    "tie_bounded": 0.01,
+    "min_families": 2,
+    "min_votes": 3,
+}
+VOTERS = pd.DataFrame(
+    [
+        ("a1", "classification", "alpha"),
+        ("a2", "classification", "alpha"),
+        ("b1", "classification", "beta"),
+        ("c1", "detection", "gamma"),
+        ("h1", "classification", "eta"),
+        ("h2", "classification", "theta"),
+    ],
+    columns=["voter", "task", "family"],
+).assign(clean_accuracy=0.9, n_clean=10, temperature=1.0, sha256="")
+
+
+def test_soft_label_by_hand():
+    families, tasks = VOTERS.set_index("voter")["family"], VOTERS.set_index("voter")["task"]
+    votes = pd.DataFrame(
+        {
+            "a1": [1, 1, np.nan, np.nan],
+            "a2": [0, 1, np.nan, np.nan],
+            "b1": [1, 0.5, 1, np.nan],
+            "c1": [0, np.nan, np.nan, np.nan],
+        },
+        index=["p", "q", "r", "s"],
+    )
+    result = vote.soft_labels(votes, families, tasks)
+    # p: classification = mean(alpha = mean(1, 0), beta = 1) = .75; detection = 0; label = .375
+    # q: classification = mean(1, .5); the detector abstains, so its task does not count
+    # r: beta alone; s: nobody
+    np.testing.assert_array_equal(result["label"], [0.375, 0.75, 1.0, np.nan])
+    assert result["n_votes"].tolist() == [4, 3, 1, 0]
+    assert result["n_families"].tolist() == [3, 2, 1, 0]
+
+
+@pytest.fixture
+def tables(tmp_path):
+    """Two pairs; on the second, three of four training voters made no prediction on image d."""
+    predictions = []
+    distance = {"a": 0.1, "b": 0.9, "c": 0.5, "d": 0.5}
+    for voter in VOTERS["voter"]:
+        for image, value in distance.items():
+            missing = image == "d" and voter in ("a1", "a2", "b1")
+            value = 1 - value if voter == "a2" else value
+            predictions.append((image, voter, np.nan if missing else value, 0.1, 0.1, 0.1, 0.0, True, True))
+    columns = ["image_id", "voter", "kl", "kl_t4", "js", "logit_cosine", "top1", "correct", "reference_correct"]
+    pairs = pd.DataFrame(
+        [
+            ("one", "r", "pcmp_test", 25.0, "a", "b", "jpeg", "contrast", True, 25.0, 25.0),
+            ("two", "r", "pcmp_test", 25.0, "c", "d", "ringing", "jpeg", False, 25.0, 25.0),
+        ],
+        columns=[
+            *("pair_id", "reference_id", "role", "target_db", "image_a", "image_b", "family_a", "family_b"),
+            *("photometric", "psnr_a_db", "psnr_b_db"),
+        ],
+    )
+    inputs = {name: tmp_path / f"{name}.parquet" for name in ("pairs", "predictions", "voters")}
+    write_table(inputs["pairs"], pairs, "pairs")
+    write_table(inputs["predictions"], pd.DataFrame(predictions, columns=columns), "predictions")
+    write_table(inputs["voters"], VOTERS, "voters")
+    return inputs, {name: tmp_path / f"{name}.parquet" for name in ("votes", "labels", "drops")}
+
+
+FOLDS = [{"seen": ["a1", "a2", "b1", "c1"], "held_out": ["h1", "h2"]}]
+
+
+def test_votes_labels_and_drops(tables):
+    inputs, outputs = tables
+    vote.cast({"votes": VOTES, "folds": FOLDS}, inputs, outputs)
+    votes = read_table(outputs["votes"], "votes").set_index(["pair_id", "voter"])["vote"].unstack()
+    assert votes.loc["one"].to_dict() == {"a1": 1, "a2": 0, "b1": 1, "c1": 1, "h1": 1, "h2": 1}
+    assert votes.loc["two", ["a1", "a2", "b1"]].isna().all()  # abstained: missing, not 1/2
+    assert votes.loc["two", "c1"] == 0.5
+    labels = read_table(outputs["labels"], "labels").set_index(["pair_id", "group"])
+    assert labels.at[("one", "seen"), "label"] == np.mean([np.mean([0.5, 1]), 1])
+    assert labels.at[("one", "held_out"), "label"] == 1
+    assert labels.at[("two", "held_out"), "label"] == 0.5
+    assert ("two", "seen") not in labels.index
+    drops = read_table(outputs["drops"], "drops")
+    assert drops[["family", "cause", "count", "group"]].to_numpy().tolist() == [["jpeg+ringing", "too_few_votes", 1, "seen"]]
+
+
+def test_a_family_on_both_sides_is_refused(tables):
+    inputs, outputs = tables
+    folds = [{"seen": ["a1", "b1"], "held_out": ["a2", "h1"]}]
+    with pytest.raises(ValueError, match=r"folds\[0\]: expected disjoint families, but \['alpha'\]"):
+        vote.cast({"votes": VOTES, "folds": folds}, inputs, outputs)
+
+
+def test_a_voter_without_predictions_is_refused(tables):
+    inputs, outputs = tables
+    with pytest.raises(ValueError, match=r"names \['zoe'\]"):
+        vote.cast({"votes": VOTES, "folds": [{"seen": ["zoe"], "held_out": []}]}, inputs, outputs)
+
+
+class Counting(nn.Module):
+    """A linear read-out of a 4 x 4 thumbnail that counts the images it sees."""
+
+    def __init__(self, seed: int):
+        super().__init__()
+        self.read = nn.Linear(48, 5)
+        generator = torch.Generator().manual_seed(seed)
+        nn.init.normal_(self.read.weight, generator=generator)
+        nn.init.zeros_(self.read.bias)
+        self.seen = 0
+
+    def forward(self, x):
+        self.seen += len(x)
+        return self.read(nn.functional.adaptive_avg_pool2d(x, 4).flatten(1))
+
+
+@pytest.fixture
+def predicted(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    roles = ["zoo_val"] * 6 + ["pcmp_train"] * 4 + ["zoo_train"] * 2
+    stored = [encode_image(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)) for _ in range(24)]
+    references = [(f"r{i}", "p", role, i % 5 if i != 7 else -1, "", stored[i]) for i, role in enumerate(roles)]
+    images = [
+        (f"i{i}", f"r{6 + i % 4}", "pcmp_train", 25.0, "jpeg", False, 0.5, 25.0, 3, stored[12 + i]) for i in range(12)
+    ]
+    inputs = {name: tmp_path / f"{name}.parquet" for name in ("references", "images")}
+    names = {
+        "references": ["reference_id", "photograph", "role", "label", "caption", "image"],
+        "images": [
+            *("image_id", "reference_id", "role", "target_db", "family", "photometric", "strength"),
+            *("psnr_db", "evaluations", "image"),
+        ],
+    }
+    write_table(inputs["references"], pd.DataFrame(references, columns=names["references"]), "references")
+    write_table(inputs["images"], pd.DataFrame(images, columns=names["images"]), "images")
+    machines = {
+        name: Classifier(Counting(seed), input_size=16, resize="bicubic", mean=[0.5] * 3, std=[0.25] * 3)
+        for seed, name in enumerate(["one", "two"])
+    }
+    monkeypatch.setattr(vote, "load", lambda name, entry: machines[name])
+    spec = {
+        "threads": torch.get_num_threads(),
+        "batch_size": 5,
+        "voters": {name: {"task": "classification", "family": name, "sha256": "x"} for name in machines},
+    }
+    outputs = {name: tmp_path / f"{name}.parquet" for name in ("predictions", "voters")}
+    vote.predict(spec, inputs, outputs)
+    return spec, inputs, outputs, machines, stored
+
+
+def test_each_image_passes_each_network_once(predicted):
+    *_, machines, _ = predicted
+    # 10 references (zoo_train is not read) and 12 images.
+    assert [machine.network.seen for machine in machines.values()] == [22, 22]
+
+
+def test_predictions_are_divergences_from_the_own_reference(predicted):
+    _, _, outputs, machines, stored = predicted
+    table = read_table(outputs["predictions"], "predictions")
+    voters = read_table(outputs["voters"], "voters").set_index("voter")
+    assert len(table) == 24
+    machine = machines["two"]
+    x, y = (machine(vote._tensor(pd.Series([stored[i]]))).detach().numpy() for i in (6 + 5 % 4, 12 + 5))
+    row = table[(table["image_id"] == "i5") & (table["voter"] == "two")].iloc[0]
+    for kind, value in divergences(x, y, voters.at["two", "temperature"]).items():
+        assert row[kind] == pytest.approx(value[0], rel=1e-4, abs=1e-6)
+    assert row["correct"] is None or pd.isna(row["correct"])  # r7 has no ground truth
+    known = table[table["image_id"] == "i0"]
+    assert known["correct"].notna().all()
+    assert voters["n_clean"].tolist() == [9, 9]
+
+
+def test_predicting_twice_gives_the_same_bytes_and_other_batches_nearly(predicted, tmp_path):
+    spec, inputs, outputs, _, _ = predicted
+    again = {name: tmp_path / f"again-{name}.parquet" for name in outputs}
+    vote.predict(spec, inputs, again)
+    for name in outputs:
+        assert again[name].read_bytes() == outputs[name].read_bytes()
+    vote.predict(spec | {"batch_size": 7}, inputs, again)
+    one, other = (
+        read_table(o["predictions"], "predictions").sort_values(["image_id", "voter"]) for o in (outputs, again)
+    )
+    np.testing.assert_allclose(one["kl"], other["kl"], rtol=1e-4, atol=1e-6)
