@@ -28,10 +28,10 @@ _GROUP = 1024  # rows per row group of the result
 def build(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
     """Step: ``references``, ``images`` [, ``checkpoint``] -> ``similarities``.
 
-    Columns: ``image_id``, ``reference_id``, ``layer_01`` ..., ``global``; rows in the order of ``images``. Images
-    pass through in pieces, so memory does not grow with their number. Each reference is encoded once where its
-    images stand together, as PCMP writes them; else again, to the same result. A batch holds images of one
-    reference, so that no row depends on which other references there are.
+    Columns: ``image_id``, ``reference_id``, ``layer_01`` ..., ``global``; rows in the order of ``images``,
+    which pass through in pieces, so that memory does not grow with their number. Each reference is encoded
+    once where its images stand together, as PCMP writes them. A batch holds images of one reference, so
+    that no row depends on which other references there are.
 
     Args:
         spec: ``encoder``: {``name``, ``entry``: its catalog entry}; ``batch_size``; ``threads``.
