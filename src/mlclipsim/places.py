@@ -11,8 +11,8 @@ __all__ = ["locate"]
 def locate(place: str) -> Path:
     """The path that a catalog means.
 
-    ``assets:x`` lies in the assets folder ($MLCLIPSIM_ASSETS, else ``assets/``), ``package:x`` in this package;
-    anything else is a path.
+    ``assets:x`` lies in the assets folder ($MLCLIPSIM_ASSETS, else ``assets/``), ``package:x`` in this
+    package; anything else is a path.
     """
     kind, colon, rest = place.partition(":")
     if colon and kind == "assets":

@@ -57,9 +57,13 @@ def test_roles_are_filled_and_do_not_depend_on_names_or_order():
     one = assign_roles(names, prints, COUNTS, seed=1)
     assert one["role"].value_counts().to_dict() == COUNTS
     renamed = assign_roles([f"z{i}" for i in range(12)][::-1], prints[::-1], COUNTS, seed=1)
-    assert dict(zip(one["sha256"], one["role"], strict=True)) == dict(zip(renamed["sha256"], renamed["role"], strict=True))
+    assert dict(zip(one["sha256"], one["role"], strict=True)) == dict(
+        zip(renamed["sha256"], renamed["role"], strict=True)
+    )
     other = assign_roles(names, prints, COUNTS, seed=2)
-    assert set(one.loc[one["role"] == "pcmp_test", "sha256"]) != set(other.loc[other["role"] == "pcmp_test", "sha256"])
+    assert set(one.loc[one["role"] == "pcmp_test", "sha256"]) != set(
+        other.loc[other["role"] == "pcmp_test", "sha256"]
+    )
 
 
 def test_more_training_data_leaves_the_test_set_as_it_is():
@@ -79,7 +83,9 @@ def test_near_duplicates_share_a_role_and_count_once():
     for i in range(6):
         assert frame.at[f"n{i}", "role"] == frame.at[f"n{i + 6}", "role"]
     assert frame[frame["first"]]["role"].value_counts().to_dict() == {"pcmp_train": 3, "pcmp_test": 3}
-    with pytest.raises(ValueError, match=r"expected at least 7 distinct photographs .* found 6 \(in 12 files\)"):
+    with pytest.raises(
+        ValueError, match=r"expected at least 7 distinct photographs .* found 6 \(in 12 files\)"
+    ):
         assign_roles(names, prints, {"pcmp_train": 4, "pcmp_test": 3}, seed=1)
 
 
@@ -92,7 +98,9 @@ def test_any_overlap_is_refused():
     rows = [("a", "1", "pcmp_train"), ("b", "2", "pcmp_test"), ("c", "3", "pcmp_test")]
     good = pd.DataFrame(rows, columns=["photograph", "sha256", "role"])
     check_partition(good, [0, 1, 1])
-    with pytest.raises(ArtifactError, match=r"same near-duplicates plays several: a \(pcmp_train\), b \(pcmp_test\)"):
+    with pytest.raises(
+        ArtifactError, match=r"same near-duplicates plays several: a \(pcmp_train\), b \(pcmp_test\)"
+    ):
         check_partition(good, [0, 0, 1])
     with pytest.raises(ArtifactError, match="same content"):
         check_partition(good.assign(sha256=["1", "1", "3"]))

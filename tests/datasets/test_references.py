@@ -28,7 +28,9 @@ def test_scenes_take_the_role_of_their_photograph(tmp_path):
     assert frame["role"].tolist() == ["pcmp_train"] * 5 + ["pcmp_test"] * 4
     assert (frame["photograph"].map(PHOTOGRAPHS) == frame["role"]).all()
     assert frame["reference_id"].is_unique
-    assert dict(zip(tables["partition"]["photograph"], tables["partition"]["role"], strict=True)) == PHOTOGRAPHS
+    assert (
+        dict(zip(tables["partition"]["photograph"], tables["partition"]["role"], strict=True)) == PHOTOGRAPHS
+    )
     assert all(decode_image(image).shape == (64, 64, 3) for image in frame["image"])
     assert frame["label"].between(0, 9).all()
 
@@ -48,7 +50,10 @@ def test_a_photograph_in_two_roles_is_refused(tmp_path, monkeypatch):
 
     copies = {"cat": "pcmp_train", "same cat": "pcmp_test"}
     monkeypatch.setattr(scenes, "PHOTOGRAPHS", copies)
-    shots = {"cat": data.chelsea(), "same cat": np.asarray(Image.fromarray(data.chelsea()).resize((300, 200)))}
+    shots = {
+        "cat": data.chelsea(),
+        "same cat": np.asarray(Image.fromarray(data.chelsea()).resize((300, 200))),
+    }
     monkeypatch.setattr(scenes, "load_photograph", shots.__getitem__)
     with pytest.raises(ArtifactError, match="same near-duplicates plays several"):
         run(tmp_path, dataset=SCENES, size=64, roles={"pcmp_train": 1})
@@ -79,7 +84,10 @@ def test_photographs_are_cropped_labelled_and_partitioned(folder, tmp_path):
     tables = run(tmp_path, dataset=entry(folder), size=96, roles=ROLES)
     assert tables["partition"]["role"].value_counts().to_dict() == ROLES
     frame = tables["references"]
-    assert frame["role"].value_counts().to_dict() == {"pcmp_train": 4, "pcmp_test": 3}  # zoo_train reads files itself
+    assert frame["role"].value_counts().to_dict() == {
+        "pcmp_train": 4,
+        "pcmp_test": 3,
+    }  # zoo_train reads files itself
     row = frame.iloc[0]
     stored = np.asarray(Image.open(folder / "images" / f"{row['photograph']}.png"))
     np.testing.assert_array_equal(decode_image(row["image"]), stored[2:98, 2:98])  # cropped, not resampled
@@ -92,11 +100,15 @@ def test_the_same_seed_gives_the_same_bytes(folder, tmp_path):
     for name in ("one", "two"):
         run(tmp_path / name, dataset=entry(folder), size=96, roles=ROLES)
     for name in ("partition", "references"):
-        assert (tmp_path / "one" / f"{name}.parquet").read_bytes() == (tmp_path / "two" / f"{name}.parquet").read_bytes()
+        assert (tmp_path / "one" / f"{name}.parquet").read_bytes() == (
+            tmp_path / "two" / f"{name}.parquet"
+        ).read_bytes()
 
 
 def test_a_plain_folder_has_no_labels(folder, tmp_path):
-    frame = run(tmp_path, dataset=entry(folder / "images", labels=None), size=64, roles={"pcmp_test": 3})["references"]
+    frame = run(tmp_path, dataset=entry(folder / "images", labels=None), size=64, roles={"pcmp_test": 3})[
+        "references"
+    ]
     assert (frame["label"] == -1).all()
     assert frame["caption"].isna().all()
 
@@ -109,7 +121,9 @@ def test_a_large_photograph_is_reduced_first():
 
 
 def test_small_photographs_are_refused(folder, tmp_path):
-    with pytest.raises(ValueError, match=r"p\d\d\.png: expected at least 128 pixels on each side, got 100x100"):
+    with pytest.raises(
+        ValueError, match=r"p\d\d\.png: expected at least 128 pixels on each side, got 100x100"
+    ):
         run(tmp_path, dataset=entry(folder), size=128, roles={"pcmp_test": 1})
 
 

@@ -39,12 +39,14 @@ def test_psnr_falls_with_the_strength(name, crop):
     field = entry.draw(image, generator(3, name))
     psnr = np.array([psnr_db(image, entry.apply(image, t, field)) for t in np.linspace(0, 1, 41)])
     rises = np.diff(np.minimum(psnr, 100))
-    # Spectra, scaled fields and contrast are monotone but for rounding; a motion kernel only nearly so (the sinc of a
-    # longer line may pass more of one frequency), and an encoder decides block by block.
+    # Spectra, scaled fields and contrast are monotone but for rounding; a motion kernel only nearly so (the
+    # sinc of a longer line may pass more of one frequency), and an encoder decides block by block.
     slack = {"motion_blur": 0.05, "jpeg": 0.4, "jpeg2000": 0.05}.get(name, 0.01)
     assert rises.max() <= slack
     assert psnr[0] > 33
-    assert psnr[-1] < (25 if crop != "smooth" else 31)  # there is little to blur or to code coarsely in a smooth crop
+    assert psnr[-1] < (
+        25 if crop != "smooth" else 31
+    )  # there is little to blur or to code coarsely in a smooth crop
 
 
 @pytest.mark.parametrize("kind", [*HARD, *CROPS])
@@ -60,7 +62,9 @@ def test_any_image_gives_the_same_8_bit_image_twice(name, kind):
     np.testing.assert_array_equal(image, before)
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("gaussian_noise", "shot_noise", "brightness")])
+@pytest.mark.parametrize(
+    "name", [n for n in NAMES if n not in ("gaussian_noise", "shot_noise", "brightness")]
+)
 def test_nothing_to_lose_nothing_lost(name):
     """A flat image has no detail and no contrast: blur, ringing, codecs and contrast leave it within a step or two."""
     distorted = distort(name, HARD["flat"], 0.5)
@@ -83,7 +87,9 @@ def test_gaussian_noise_has_the_standard_deviation_it_names():
 
 
 def test_shot_noise_grows_with_the_root_of_the_signal():
-    image = np.repeat(np.array([[40], [160]], np.uint8), 128, axis=0).repeat(256, axis=1)[..., None].repeat(3, 2)
+    image = (
+        np.repeat(np.array([[40], [160]], np.uint8), 128, axis=0).repeat(256, axis=1)[..., None].repeat(3, 2)
+    )
     noise = distort("shot_noise", image, 0.5).astype(float) - image
     assert noise[128:].std() / noise[:128].std() == pytest.approx(2.0, rel=0.04)  # sqrt(160 / 40)
 
@@ -94,7 +100,8 @@ def test_gaussian_blur_agrees_with_scipy():
     entry = family("gaussian_blur")
     t = np.log(2.5 / entry.mildest) / np.log(entry.strongest / entry.mildest)
     expected = gaussian_filter(image.astype(float), (2.5, 2.5, 0), mode="reflect", truncate=8)
-    # Sampled kernel there, the transfer function of the continuous one here: equal but for rounding at this width.
+    # Sampled kernel there, the transfer function of the continuous one here: equal but for rounding at this
+    # width.
     assert np.abs(distort("gaussian_blur", image, float(t)) - expected).max() < 0.51
 
 
@@ -136,7 +143,9 @@ def test_photometric_families_are_maps_of_values():
     image = CROPS["astronaut"]
     for name in NAMES:
         distorted = distort(name, image, 0.6)
-        values = {(int(a), int(b)) for a, b in zip(image[..., 0].ravel(), distorted[..., 0].ravel(), strict=True)}
+        values = {
+            (int(a), int(b)) for a, b in zip(image[..., 0].ravel(), distorted[..., 0].ravel(), strict=True)
+        }
         assert (len(values) == len({a for a, _ in values})) == FAMILIES[name].photometric
 
 

@@ -60,7 +60,9 @@ def test_half_precision_weights_are_evaluated_in_float32(weights):
 
 
 def test_normalisation_and_resize_are_inside():
-    machine = Classifier(nn.Identity(), input_size=32, resize="bicubic", mean=[0.2, 0.4, 0.6], std=[0.5, 0.25, 0.1])
+    machine = Classifier(
+        nn.Identity(), input_size=32, resize="bicubic", mean=[0.2, 0.4, 0.6], std=[0.5, 0.25, 0.1]
+    )
     image = torch.full((1, 3, 64, 80), 0.6)
     out = machine(image)
     assert out.shape == (1, 3, 32, 32)
@@ -107,7 +109,9 @@ def test_unknown_builder_and_other_tasks(weights):
 
 @pytest.mark.parametrize("name", [n for n, e in CATALOG.items() if e["builder"].startswith("timm_")])
 def test_the_special_builders_fit_their_catalog_entries(name):
-    network = BUILDERS[CATALOG[name]["builder"]](CATALOG[name]["architecture"], None, **CATALOG[name]["arguments"])
+    network = BUILDERS[CATALOG[name]["builder"]](
+        CATALOG[name]["architecture"], None, **CATALOG[name]["arguments"]
+    )
     with torch.inference_mode():
         assert network.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 1000)
 

@@ -87,7 +87,9 @@ def test_pairs_lie_within_the_tolerance_and_cover_every_matching_pair(built):
     for side in ("a", "b"):
         assert (images.loc[pairs[f"image_{side}"], "family"].to_numpy() == pairs[f"family_{side}"]).all()
         assert (images.loc[pairs[f"image_{side}"], "psnr_db"].to_numpy() == pairs[f"psnr_{side}_db"]).all()
-    photometric = pairs["family_a"].isin(["contrast", "brightness"]) | pairs["family_b"].isin(["contrast", "brightness"])
+    photometric = pairs["family_a"].isin(["contrast", "brightness"]) | pairs["family_b"].isin(
+        ["contrast", "brightness"]
+    )
     assert (photometric == pairs["photometric"]).all()
 
 
@@ -104,7 +106,9 @@ def test_everything_attempted_is_kept_or_counted(built):
     n_references = 14  # of 20, six are zoo_val
     unattained = drops[drops["cause"].str.startswith("unattainable")]["count"].sum()
     assert len(images) + unattained == n_references * 4 * len(PCMP["targets_db"])
-    assert ((drops["family"] == "gaussian_blur") & (drops["cause"] == "unattainable_low")).any()  # the flat reference
+    assert (
+        (drops["family"] == "gaussian_blur") & (drops["cause"] == "unattainable_low")
+    ).any()  # the flat reference
     pairs = len(read_table(built / "pairs.parquet", "pairs"))
     unmatched = drops[drops["cause"] == "unmatched_pair"]["count"].sum()
     blocks = read_table(built / "images.parquet", "images").groupby(["reference_id", "target_db"]).size()
@@ -130,7 +134,11 @@ def test_the_order_of_the_references_changes_no_image(built, tmp_path):
 def test_an_unknown_family_fails_before_any_work(built, tmp_path):
     spec = {"seed": 1, "threads": 1, "pcmp": PCMP | {"families": ["jpg", "contrast"]}}
     with pytest.raises(ValueError, match="did you mean 'jpeg'"):
-        build.distort(spec, {"references": built / "references.parquet"}, {"images": tmp_path / "i", "drops": tmp_path / "d"})
+        build.distort(
+            spec,
+            {"references": built / "references.parquet"},
+            {"images": tmp_path / "i", "drops": tmp_path / "d"},
+        )
 
 
 def test_no_pair_at_all_is_an_error(built, tmp_path):

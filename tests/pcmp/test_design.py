@@ -13,12 +13,16 @@ FAMILIES = [f"f{i}" for i in range(9)]
 REFERENCES = [(f"scene-{i:03d}", "pcmp_test" if i % 3 else "pcmp_train") for i in range(180)]
 
 
-@pytest.mark.parametrize(("families", "size", "count"), [(9, 6, 120), (9, 6, 40), (5, 4, 30), (20, 6, 200), (7, 3, 70)])
+@pytest.mark.parametrize(
+    ("families", "size", "count"), [(9, 6, 120), (9, 6, 40), (5, 4, 30), (20, 6, 200), (7, 3, 70)]
+)
 def test_every_pair_meets_nearly_equally_often(families, size, count):
     blocks = balanced_blocks(families, size, count, np.random.default_rng(0))
     assert len(blocks) == count
     assert all(len(set(block)) == size for block in blocks)
-    pairs = {pair: sum(set(pair) <= set(block) for block in blocks) for pair in combinations(range(families), 2)}
+    pairs = {
+        pair: sum(set(pair) <= set(block) for block in blocks) for pair in combinations(range(families), 2)
+    }
     expected = count * size * (size - 1) / (families * (families - 1))
     assert max(abs(n - expected) for n in pairs.values()) <= 3
     used = np.bincount(np.concatenate(blocks), minlength=families)
@@ -49,7 +53,9 @@ def test_each_role_is_balanced_by_itself():
 
 
 def test_as_many_as_there_are_is_the_full_factorial():
-    assert design(REFERENCES[:2], FAMILIES, 9, seed=1) == {reference: FAMILIES for reference, _ in REFERENCES[:2]}
+    assert design(REFERENCES[:2], FAMILIES, 9, seed=1) == {
+        reference: FAMILIES for reference, _ in REFERENCES[:2]
+    }
 
 
 def test_blocks_of_one_are_refused():

@@ -25,7 +25,9 @@ def test_divergences_agree_with_scipy(temperature):
     p4, q4 = softmax(x / temperature / 4, axis=1), softmax(y / temperature / 4, axis=1)
     np.testing.assert_allclose(found["kl_t4"], entropy(p4, q4, axis=1), rtol=1e-9)
     np.testing.assert_allclose(found["js"], jensenshannon(p, q, axis=1) ** 2, rtol=1e-7)
-    np.testing.assert_allclose(found["logit_cosine"], [cosine(a, b) for a, b in zip(x, y, strict=True)], rtol=1e-9)
+    np.testing.assert_allclose(
+        found["logit_cosine"], [cosine(a, b) for a, b in zip(x, y, strict=True)], rtol=1e-9
+    )
     np.testing.assert_array_equal(found["top1"], x.argmax(1) != y.argmax(1))
 
 
@@ -73,9 +75,12 @@ def test_the_tie_rule_in_nats_is_a_ratio():
 
 def test_bounded_divergences_tie_by_difference():
     np.testing.assert_array_equal(
-        prefers(np.array([0.5, 0.5, 0.0]), np.array([0.505, 0.52, 1.0]), kind="logit_cosine", **RULE), [0.5, 1, 1]
+        prefers(np.array([0.5, 0.5, 0.0]), np.array([0.505, 0.52, 1.0]), kind="logit_cosine", **RULE),
+        [0.5, 1, 1],
     )
-    np.testing.assert_array_equal(prefers(np.array([0.0, 1, 1]), np.array([1.0, 0, 1]), kind="top1", **RULE), [1, 0, 0.5])
+    np.testing.assert_array_equal(
+        prefers(np.array([0.0, 1, 1]), np.array([1.0, 0, 1]), kind="top1", **RULE), [1, 0, 0.5]
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -8,7 +8,15 @@ from skimage import data
 from skimage.metrics import peak_signal_noise_ratio
 
 from mlclipsim.distortions import FAMILIES, Family, family
-from mlclipsim.pcmp.match import Curve, Match, Unattainable, match_block, match_continuous, match_discrete, psnr_db
+from mlclipsim.pcmp.match import (
+    Curve,
+    Match,
+    Unattainable,
+    match_block,
+    match_continuous,
+    match_discrete,
+    psnr_db,
+)
 from mlclipsim.randomness import generator
 
 CONTINUOUS = sorted(name for name, entry in FAMILIES.items() if not entry.discrete)
@@ -108,7 +116,9 @@ def test_a_jump_over_the_target_is_a_step():
     def two_values(image, parameter, field):
         return image + np.uint8(4 if parameter < 2 else 40)
 
-    jump = Family(name="jump", distort=two_values, mildest=1.0, strongest=4.0, parameter_unit="-", source="test")
+    jump = Family(
+        name="jump", distort=two_values, mildest=1.0, strongest=4.0, parameter_unit="-", source="test"
+    )
     image = np.full((16, 16, 3), 100, np.uint8)
     with pytest.raises(Unattainable) as step:
         match_continuous(Curve(image, jump, None), 25.0, tolerance_db=0.05, sign=1)

@@ -65,7 +65,17 @@ def tables(tmp_path):
             missing = image == "d" and voter in ("a1", "a2", "b1")
             value = 1 - value if voter == "a2" else value
             predictions.append((image, voter, np.nan if missing else value, 0.1, 0.1, 0.1, 0.0, True, True))
-    columns = ["image_id", "voter", "kl", "kl_t4", "js", "logit_cosine", "top1", "correct", "reference_correct"]
+    columns = [
+        "image_id",
+        "voter",
+        "kl",
+        "kl_t4",
+        "js",
+        "logit_cosine",
+        "top1",
+        "correct",
+        "reference_correct",
+    ]
     pairs = pd.DataFrame(
         [
             ("one", "r", "pcmp_test", 25.0, "a", "b", "jpeg", "contrast", True, 25.0, 25.0),
@@ -99,7 +109,9 @@ def test_votes_labels_and_drops(tables):
     assert labels.at[("two", "held_out"), "label"] == 0.5
     assert ("two", "seen") not in labels.index
     drops = read_table(outputs["drops"], "drops")
-    assert drops[["family", "cause", "count", "group"]].to_numpy().tolist() == [["jpeg+ringing", "too_few_votes", 1, "seen"]]
+    assert drops[["family", "cause", "count", "group"]].to_numpy().tolist() == [
+        ["jpeg+ringing", "too_few_votes", 1, "seen"]
+    ]
 
 
 def test_a_family_on_both_sides_is_refused(tables):
@@ -136,9 +148,12 @@ def predicted(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     roles = ["zoo_val"] * 6 + ["pcmp_train"] * 4 + ["zoo_train"] * 2
     stored = [encode_image(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)) for _ in range(24)]
-    references = [(f"r{i}", "p", role, i % 5 if i != 7 else -1, "", stored[i]) for i, role in enumerate(roles)]
+    references = [
+        (f"r{i}", "p", role, i % 5 if i != 7 else -1, "", stored[i]) for i, role in enumerate(roles)
+    ]
     images = [
-        (f"i{i}", f"r{6 + i % 4}", "pcmp_train", 25.0, "jpeg", False, 0.5, 25.0, 3, stored[12 + i]) for i in range(12)
+        (f"i{i}", f"r{6 + i % 4}", "pcmp_train", 25.0, "jpeg", False, 0.5, 25.0, 3, stored[12 + i])
+        for i in range(12)
     ]
     inputs = {name: tmp_path / f"{name}.parquet" for name in ("references", "images")}
     names = {
@@ -195,6 +210,7 @@ def test_predicting_twice_gives_the_same_bytes_and_other_batches_nearly(predicte
         assert again[name].read_bytes() == outputs[name].read_bytes()
     vote.predict(spec | {"batch_size": 7}, inputs, again)
     one, other = (
-        read_table(o["predictions"], "predictions").sort_values(["image_id", "voter"]) for o in (outputs, again)
+        read_table(o["predictions"], "predictions").sort_values(["image_id", "voter"])
+        for o in (outputs, again)
     )
     np.testing.assert_allclose(one["kl"], other["kl"], rtol=1e-4, atol=1e-6)

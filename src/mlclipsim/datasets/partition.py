@@ -1,4 +1,4 @@
-"""One role per photograph: near-duplicates are merged first, so that no picture is both learned from and judged on."""
+"""One role per photograph, near-duplicates merged: no picture is both learned from and judged on."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from mlclipsim.randomness import derive_seed
 
 __all__ = ["ROLES", "Fingerprint", "assign_roles", "check_partition", "duplicate_groups", "fingerprint"]
 
-# In the order in which they take photographs: what is reported first, so that more training data, asked for later,
-# leaves the test set as it is.
+# In the order in which they take photographs: what is reported first, so that more training data, asked for
+# later, leaves the test set as it is.
 ROLES = (
     "pcmp_test",
     "rate_task_test",
@@ -30,8 +30,9 @@ ROLES = (
     "zoo_train",
 )
 
-# Two photographs are one when their difference hashes are this near (of 64 bits) and their thumbnails correlate this
-# well. On 1300 ImageNet photographs unrelated ones come as near as 6 bits, but correlate below 0.9.
+# Two photographs are one when their difference hashes are this near (of 64 bits) and their thumbnails
+# correlate this well. On 1300 ImageNet photographs unrelated ones come as near as 6 bits, but correlate
+# below 0.9.
 _HASH_BITS = 12
 _CORRELATION = 0.95
 
@@ -48,7 +49,8 @@ class Fingerprint:
 def fingerprint(image: np.ndarray) -> Fingerprint:
     """Fingerprint of a uint8 ``(H, W, 3)`` image; the hash survives rescaling, recoding and mild retouching."""
     grey = Image.fromarray(image).convert("L")
-    # Bit = whether a pixel of the 9 x 8 thumbnail is brighter than its left neighbour (Krawetz 2013, "dHash").
+    # Bit = whether a pixel of the 9 x 8 thumbnail is brighter than its left neighbour (Krawetz 2013,
+    # "dHash").
     small = np.asarray(grey.resize((9, 8), Image.Resampling.BOX), np.int16)
     bits = np.packbits(small[:, 1:] > small[:, :-1])
     thumbnail = np.asarray(grey.resize((16, 16), Image.Resampling.BOX), np.float64).ravel()
@@ -84,12 +86,13 @@ def assign_roles(
 ) -> pd.DataFrame:
     """Give each photograph its role.
 
-    Near-duplicates form a group, which plays one role and counts once. Groups take their turn in an order drawn from
-    their content (so neither file names nor their order matter) and fill the roles in the order of :data:`ROLES`.
+    Near-duplicates form a group, which plays one role and counts once. Groups take their turn in an order
+    drawn from their content (so neither file names nor their order matter) and fill the roles in the order of
+    :data:`ROLES`.
 
     Returns:
-        ``photograph, sha256, role, first``: in the order of ``names``, those with a role only; ``first`` marks the one
-        photograph of each group that is used as a reference.
+        ``photograph, sha256, role, first``: in the order of ``names``, those with a role only; ``first``
+        marks the one photograph of each group that is used as a reference.
 
     Raises:
         ValueError: an unknown role, or fewer distinct photographs than asked for.
@@ -113,7 +116,7 @@ def assign_roles(
     return frame.dropna(subset="role").reset_index(drop=True)
 
 
-def check_partition(partition: pd.DataFrame, groups: Sequence[int] | None = None) -> None:
+def check_partition(partition: pd.DataFrame, groups: Sequence[int] | np.ndarray | None = None) -> None:
     """Refuse a partition in which a photograph, its content, or a near-duplicate plays two roles.
 
     Args:

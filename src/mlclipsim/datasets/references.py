@@ -1,4 +1,4 @@
-"""The reference images: what machines, metrics and distortions act on, each made from a photograph with one role."""
+"""The reference images, on which everything acts, each made from a photograph with one role."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ _WITHOUT_REFERENCES = frozenset({"zoo_train"})
 def build(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
     """Step: -> ``partition``, ``references``.
 
-    ``spec["references"]`` has ``size`` (px), ``roles`` (role -> how many) and ``dataset``, the source's catalog entry,
-    whose ``reader`` is ``scenes`` (rendered) or ``photographs`` (a folder, with a table of labels if it has one).
+    ``spec["references"]`` has ``size`` (px), ``roles`` (role -> how many) and ``dataset``, the source's
+    catalog entry, whose ``reader`` is ``scenes`` (rendered) or ``photographs`` (a folder, with a table of
+    labels if it has one).
 
     Raises:
         ValueError: an unknown reader or role, or fewer photographs than asked for.
@@ -172,8 +173,9 @@ def class_labels(path: Path, files: dict[str, Path]) -> dict[str, tuple[int, str
 def square(image: np.ndarray, size: int, name: str = "image") -> np.ndarray:
     """The central ``size`` x ``size`` of a uint8 ``(H, W, 3)`` image, reduced before where it is much larger.
 
-    Up to 8/7 of the size (256 for 224, the usual margin of ImageNet evaluation) it is cropped and not resampled; a
-    larger one is reduced to that size first, by Pillow's antialiased bicubic. Nothing is ever enlarged.
+    Up to 8/7 of the size (256 for 224, the usual margin of ImageNet evaluation) it is cropped and not
+    resampled; a larger one is reduced to that size first, by Pillow's antialiased bicubic. Nothing is ever
+    enlarged.
 
     Raises:
         ValueError: the image is smaller than ``size``.

@@ -1,8 +1,8 @@
 """Lost detail: Gaussian and motion blur, and the ringing of a sharp low-pass.
 
-The symmetric filters act on the image's cosine spectrum, i.e. on the image mirrored at its borders. A stronger filter
-passes less of every frequency, so by Parseval its error can only grow, and an evaluation costs one inverse transform
-whatever the width of the kernel.
+The symmetric filters act on the image's cosine spectrum, i.e. on the image mirrored at its borders. A
+stronger filter passes less of every frequency, so by Parseval its error can only grow, and an evaluation
+costs one inverse transform whatever the width of the kernel.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def _angle(image: np.ndarray, rng: np.random.Generator) -> float:
 
 
 def _motion_blur(image: np.ndarray, travel: float, angle: float) -> np.ndarray:
-    # The line runs in unit steps along the axis that it is closer to, and between two pixels of the other one; the
-    # taps at its ends weigh in gradually, so that the result is continuous in its length.
+    # The line runs in unit steps along the axis that it is closer to, and between two pixels of the other
+    # one; the taps at its ends weigh in gradually, so that the result is continuous in its length.
     rows, columns = abs(math.sin(angle)), abs(math.cos(angle))
     steep = rows > columns
     pixels = image.astype(np.float32)
@@ -99,7 +99,7 @@ FAMILIES = (
         mildest=0.02,
         strongest=96.0,
         parameter_unit="travel during exposure, px",
-        source="straight, even motion in a direction drawn once per image (Hendrycks & Dietterich, ICLR 2019)",
+        source="straight, even motion, its direction drawn once per image (Hendrycks & Dietterich, ICLR 2019)",
     ),
     Family(
         name="ringing",
@@ -108,6 +108,6 @@ FAMILIES = (
         mildest=1.5,
         strongest=0.005,
         parameter_unit="cut-off, 1 = Nyquist",
-        source="ideal low-pass: ringing and overshoot at edges (sinc filter of Wang et al., Real-ESRGAN, ICCVW 2021)",
+        source="ideal low-pass, overshoots at edges (sinc filter of Real-ESRGAN, Wang et al., ICCVW 2021)",
     ),
 )

@@ -24,9 +24,9 @@ def _jpeg(image: np.ndarray, quality: float, _: None) -> np.ndarray:
 
 
 def _jpeg2000(image: np.ndarray, quality_db: float, _: None) -> np.ndarray:
-    # The rate is set by the quality asked for: the encoder truncates its bitstream where its own estimate of PSNR
-    # says so, which makes t almost linear in PSNR. Small code blocks offer more places to truncate at, though on
-    # 64 px about one level in six still lies between two of them, more than 0.1 dB apart.
+    # The rate is set by the quality asked for: the encoder truncates its bitstream where its own estimate of
+    # PSNR says so, which makes t almost linear in PSNR. Small code blocks offer more places to truncate at,
+    # though on 64 px about one level in six still lies between two of them, more than 0.1 dB apart.
     stream = io.BytesIO()
     Image.fromarray(image).save(
         stream,

@@ -23,11 +23,13 @@ class Family:
         name: as configurations and tables spell it.
         distort: ``(image, parameter, field) -> image``, uint8 ``(H, W, 3)`` in and out; a pure function.
         mildest, strongest: the parameter at t = 0 and at t = 1, in the unit that ``parameter_unit`` names.
-        logarithmic: interpolate between the two geometrically. PSNR is then close to linear in t, which is what makes
-            matching take few evaluations.
-        levels: the only values that the parameter takes, mildest first, where the family is discrete; else None.
-        draw: ``(image, generator) -> field``: everything that does not depend on the strength, drawn or computed once
-            per (reference, family). Scaling one field, instead of drawing anew, keeps PSNR monotone in t.
+        logarithmic: interpolate between the two geometrically. PSNR is then close to linear in t, which is
+            what makes matching take few evaluations.
+        levels: the only values that the parameter takes, mildest first, where the family is discrete; else
+            None.
+        draw: ``(image, generator) -> field``: everything that does not depend on the strength, drawn or
+            computed once per (reference, family). Scaling one field, instead of drawing anew, keeps PSNR
+            monotone in t.
         finest: steps of strength below this are not searched.
         photometric: one and the same map of values at every pixel (contrast, brightness): no detail is lost.
         source: what the family follows.
@@ -60,7 +62,7 @@ class Family:
         return self.mildest + (self.strongest - self.mildest) * t
 
     def apply(self, image: np.ndarray, t: float, field: Any) -> np.ndarray:
-        """Distort ``image``, uint8 ``(H, W, 3)``, at strength ``t``; ``field`` comes from ``draw`` on this image."""
+        """Distort uint8 ``(H, W, 3)`` at strength ``t``; ``field`` is what ``draw`` gave for this image."""
         return self.distort(image, self.parameter(t), field)
 
 

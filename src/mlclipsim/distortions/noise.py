@@ -14,9 +14,9 @@ def _normal(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _shot(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    # A pixel that collects n photons has a standard deviation of sqrt(n): in 8-bit units sqrt(255 x) / sqrt(photons
-    # at white). Normal instead of Poisson, so that one field serves every strength; from some ten photons on, and we
-    # are at hundreds, nothing tells them apart.
+    # A pixel that collects n photons has a standard deviation of sqrt(n): in 8-bit units sqrt(255 x) /
+    # sqrt(photons at white). Normal instead of Poisson, so that one field serves every strength; from some
+    # ten photons on, and we are at hundreds, nothing tells them apart.
     return _normal(image, rng) * np.sqrt(255 * image.astype(np.float32))
 
 

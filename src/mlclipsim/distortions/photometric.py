@@ -1,4 +1,4 @@
-"""Global photometric changes: one map of values for the whole image, no detail lost but by rounding and clipping."""
+"""Photometric changes: one map of values for the whole image; only rounding and clipping lose detail."""
 
 from __future__ import annotations
 

@@ -34,8 +34,9 @@ def _torchvision(architecture: str, weights: str | None, **arguments: Any) -> nn
 
 
 def _timm_mobilenetv1(architecture: str, weights: str | None, *, width: float) -> nn.Module:
-    # timm registers no MobileNetV1 below width 1, hence its private builder. `same` is TensorFlow's padding, with
-    # which these weights were trained; it is not in the state dict, so that a strict load would not notice its lack.
+    # timm registers no MobileNetV1 below width 1, hence its private builder. `same` is TensorFlow's padding,
+    # with which these weights were trained; it is not in the state dict, so that a strict load would not
+    # notice its lack.
     from timm.models.efficientnet import _gen_mobilenet_v1
 
     return _gen_mobilenet_v1(architecture, width, pad_type="same")

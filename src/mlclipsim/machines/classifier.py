@@ -22,8 +22,9 @@ __all__ = ["Classifier", "load"]
 class Classifier(nn.Module):
     """A frozen classifier: RGB ``(N, 3, H, W)`` in [0, 1] -> logits ``(N, C)`` in float32.
 
-    Images of another size than the network's are resized inside (shorter side to ``input_size``, antialiased, then the
-    central square), so that what is stored, matched and measured stays the image itself.
+    Images of another size than the network's are resized inside (shorter side to ``input_size``,
+    antialiased, then the central square), so that what is stored, matched and measured stays the image
+    itself.
     """
 
     mean: Tensor
@@ -65,9 +66,9 @@ def _bilinear(images: Tensor, size: int) -> Tensor:
 def load(name: str, entry: dict[str, Any]) -> Classifier:
     """The classifier that a catalog entry describes (config/catalog/machines.yaml).
 
-    Weights in a file (``assets:``, ``package:`` or a path to ``.safetensors`` or ``.onnx``) must have the entry's sha256;
-    other ``weights`` are a pretrained tag that the builder's library fetches. All parameters must be there (strict).
-    float16 weights are evaluated in float32.
+    Weights in a file (``assets:``, ``package:`` or a path to ``.safetensors`` or ``.onnx``) must have the
+    entry's sha256; other ``weights`` are a pretrained tag that the builder's library fetches. All parameters
+    must be there (strict). float16 weights are evaluated in float32.
 
     Raises:
         ValueError: the entry is no classifier, or names an unknown builder.

@@ -26,10 +26,11 @@ _CHUNK = 16  # references per task and per row group; fixed, so that the file do
 
 
 def distort(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
-    """Step: ``references`` -> ``images`` (matched within blocks) and ``drops`` (unattainable, by cause and family).
+    """Step: ``references`` -> ``images``, matched within blocks, and ``drops``, what was unattainable.
 
-    Only references whose role begins with ``pcmp_`` are distorted. Everything random derives from the seed and ids,
-    and ``spec["threads"]`` worker processes return their chunks in order: any number of them gives the same bytes.
+    Only references whose role begins with ``pcmp_`` are distorted. Everything random derives from the seed
+    and ids, and ``spec["threads"]`` worker processes return their chunks in order: any number of them gives
+    the same bytes.
     """
     seed, settings = spec["seed"], spec["pcmp"]
     for name in settings["families"]:
@@ -118,7 +119,7 @@ def _distort_chunk(
 def pair(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
     """Step: ``images`` -> ``pairs``; ``drops_in`` and the pairs that do not match -> ``drops``.
 
-    All pairs within a block whose PSNR differs by at most ``pair_tolerance_db``; which of the two is A is drawn.
+    All pairs within a block whose PSNR differs by at most ``pair_tolerance_db``; who is A is drawn.
     """
     seed, tolerance_db = spec["seed"], spec["pcmp"]["pair_tolerance_db"]
     columns = ["image_id", "reference_id", "role", "target_db", "family", "photometric", "psnr_db"]

@@ -21,10 +21,11 @@ def load(
     """The tables of PCMP, each found as ``<table>.parquet`` in one of ``folders``.
 
     Args:
-        folders: where to look, in order: the workflow keeps each step's files in a folder of their own, a published
-            data set keeps all in one.
+        folders: where to look, in order: the workflow keeps each step's files in a folder of their own, a
+            published data set keeps all in one.
         tables: which ones, of :data:`TABLES`.
-        pixels: whether references and images come with their encoded pixels (see ``mlclipsim.images.decode_image``).
+        pixels: whether references and images come with their encoded pixels (see
+            ``mlclipsim.images.decode_image``).
 
     Raises:
         ValueError: an unknown table.

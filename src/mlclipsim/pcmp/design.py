@@ -14,10 +14,11 @@ __all__ = ["balanced_blocks", "design"]
 def balanced_blocks(
     n_families: int, size: int, count: int, rng: np.random.Generator
 ) -> list[tuple[int, ...]]:
-    """``count`` blocks of ``size`` of ``n_families`` families, every pair of families in nearly equally many blocks.
+    """``count`` blocks of ``size`` of ``n_families`` families; every two meet nearly equally often.
 
-    Greedy: a block grows by the family that has so far met the block's members least often, then by the one used least
-    often; ties are drawn. A perfect design exists only for some numbers; this comes within one or two meetings for all.
+    Greedily: a block grows by the family that has so far met the block's members least often, then by the
+    one used least often; ties are drawn. A perfect design exists only for some numbers; this one comes within
+    a few meetings of it for all.
     """
     if not 2 <= size <= n_families:
         raise ValueError(
@@ -39,10 +40,10 @@ def balanced_blocks(
 def design(
     references: Sequence[tuple[str, str]], families: Sequence[str], size: int, seed: int
 ) -> dict[str, list[str]]:
-    """The families of each reference: the same at all targets, so that strength can be compared within a family.
+    """The families of each reference, the same at all targets: strengths compare within a family.
 
-    Balanced within each role, so that no split knows a pair of families better than another. References take their
-    turn in an order drawn from their ids: the order of the list has no influence.
+    Balanced within each role, so that no split knows a pair of families better than another. References take
+    their turn in an order drawn from their ids: the order of the list has no influence.
 
     Args:
         references: (reference_id, role) of each.

@@ -1,4 +1,4 @@
-"""How far a prediction moved: divergences between a classifier's logits on the reference and on the distorted image."""
+"""How far a prediction moved: divergences between a classifier's logits on reference and distorted image."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def divergences(reference: np.ndarray, distorted: np.ndarray, temperature: float
     With ``p = softmax(logits / temperature)``:
 
     - ``kl``: KL(p(x) || p(y)), nats
-    - ``kl_t4``: the same with both softened by a further factor of 4 (Hinton et al., 2015; without their factor T^2)
+    - ``kl_t4``: the same with both softened by a further factor of 4 (Hinton et al., 2015; without their
+      factor T^2)
     - ``js``: Jensen-Shannon divergence, nats, at most ln 2 (Lin, IEEE Trans. Inf. Theory 37, 1991)
     - ``logit_cosine``: 1 - cosine of the logits, in [0, 2]
     - ``top1``: 1 where the most likely class differs, else 0
@@ -56,7 +57,8 @@ def divergences(reference: np.ndarray, distorted: np.ndarray, temperature: float
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """The temperature that minimises the negative log-likelihood of ``labels`` (Guo et al., ICML 2017).
 
-    Searched on a logarithmic scale within [0.05, 20]: a network without an error on the images at hand has no minimum.
+    Searched on a logarithmic scale within [0.05, 20]: a network without an error on the images at hand has
+    no minimum.
 
     Args:
         logits: ``(N, C)``.
@@ -84,10 +86,11 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 def prefers(
     d_a: np.ndarray, d_b: np.ndarray, *, kind: str, tie_log: float, epsilon: float, tie_bounded: float
 ) -> np.ndarray:
-    """The vote: 1 where A's divergence is the smaller, 0 where B's, 1/2 where they tie, NaN where one is missing.
+    """The vote: 1 where A diverges less, 0 where B does, 1/2 where they tie, NaN where one is missing.
 
-    Divergences in nats tie if ``|ln(d_a + epsilon) - ln(d_b + epsilon)| < tie_log``: their size spans decades, and
-    below ``epsilon`` a difference means nothing. Bounded ones tie if they differ by less than ``tie_bounded``.
+    Divergences in nats tie if ``|ln(d_a + epsilon) - ln(d_b + epsilon)| < tie_log``: their size spans
+    decades, and below ``epsilon`` a difference means nothing. Bounded ones tie if they differ by less than
+    ``tie_bounded``.
     """
     if kind not in KINDS:
         raise ValueError(f"divergence {kind!r} is unknown, expected one of {', '.join(KINDS)}")

@@ -1,7 +1,8 @@
 """Matching in PSNR: find the strength at which a family reaches a level, and hold a whole block to one level.
 
-A *block* is one reference at one target with its families. What a discrete family (a codec's quality levels) attains
-nearest to the target becomes the level of the whole block, since it cannot move and the continuous ones can.
+A *block* is one reference at one target with its families. What a discrete family (a codec's quality levels)
+attains nearest to the target becomes the level of the whole block, since it cannot move and the continuous
+ones can.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ from mlclipsim.distortions import Family
 
 __all__ = ["Curve", "Match", "Unattainable", "match_block", "match_continuous", "match_discrete", "psnr_db"]
 
-_CAP_DB = 100.0  # stands for "equal": root finding needs a finite value, and one wrong step in 224 x 224 x 3 is 99.9 dB
+_CAP_DB = 100.0  # stands for "equal", since root finding needs a finite value
 
 
 class Unattainable(Exception):  # noqa: N818 - an outcome, counted and reported, rather than an error
     """A family does not reach the level on this image.
 
-    ``cause``: ``unattainable_low`` (even the strongest distortion leaves a higher PSNR), ``unattainable_high`` (even the
-    mildest falls below), ``unattainable_step`` (the attained values lie on either side, further than the tolerance).
+    ``cause``: ``unattainable_low`` (even the strongest distortion leaves a higher PSNR), ``unattainable_high``
+    (even the mildest falls below), ``unattainable_step`` (the attained values lie on either side of the goal,
+    further away than the tolerance).
     """
 
     def __init__(self, cause: str):
@@ -35,7 +37,7 @@ class Unattainable(Exception):  # noqa: N818 - an outcome, counted and reported,
 
 @dataclass(frozen=True)
 class Match:
-    """A distorted image (uint8 ``(H, W, 3)``), its strength, its PSNR, and how many distortions it took to find it."""
+    """A distorted image, uint8 ``(H, W, 3)``, its strength and PSNR, and how many distortions it took."""
 
     image: np.ndarray
     strength: float
@@ -44,7 +46,7 @@ class Match:
 
 
 def psnr_db(reference: np.ndarray, image: np.ndarray) -> float:
-    """PSNR of two uint8 images, ``10 log10(255^2 / MSE)`` over all pixels and channels; infinite for equal ones."""
+    """PSNR of two uint8 images, ``10 log10(255^2 / MSE)`` over pixels and channels; infinite for equal ones."""
     if reference.shape != image.shape or reference.dtype != np.uint8 or image.dtype != np.uint8:
         raise ValueError(
             f"expected two uint8 images of one shape, got {reference.dtype} {reference.shape} and "
@@ -85,7 +87,7 @@ class Curve:
         return self._known[t]
 
     def ends(self, goal_db: float) -> None:
-        """Raise :class:`Unattainable` unless ``goal_db`` lies between the PSNR of the mildest and the strongest."""
+        """Raise :class:`Unattainable` unless ``goal_db`` lies between the PSNR of mildest and strongest."""
         if self.psnr_db(1.0) > goal_db:
             raise Unattainable("unattainable_low")
         if self.psnr_db(0.0) < goal_db:
@@ -103,9 +105,9 @@ def _matched(curve: Curve, t: float, before: int) -> Match:
 def match_continuous(curve: Curve, goal_db: float, *, tolerance_db: float, sign: int) -> Match:
     """The image of a continuous family within ``tolerance_db`` of ``goal_db``.
 
-    Root finding alone would end on the side from which the family's curve bends, and PSNR would give away the family.
-    So ``sign`` (+1 or -1, drawn by the caller) says on which side of the goal the result shall lie; the other side is
-    taken only where a family that moves in small steps has nothing on this one.
+    Root finding alone would end on the side from which the family's curve bends, and PSNR would give away
+    the family. So ``sign`` (+1 or -1, drawn by the caller) says on which side of the goal the result shall
+    lie; the other side is taken only where a family that moves in small steps has nothing on this one.
 
     Raises:
         Unattainable: see there.
@@ -119,7 +121,7 @@ def match_continuous(curve: Curve, goal_db: float, *, tolerance_db: float, sign:
     def residual(t: float) -> float:
         tried[t] = curve.psnr_db(t)
         difference = min(tried[t], _CAP_DB) - aim
-        # Zero ends the search: anything on the right side of the goal and within the tolerance is good enough.
+        # Zero ends the search: on the right side of the goal and within the tolerance is good enough.
         return 0.0 if abs(difference) <= tolerance_db / 2 else difference
 
     t = 0.0
@@ -173,8 +175,8 @@ def match_block(
 ) -> dict[str, Match | Unattainable]:
     """Match every family of a block to one level.
 
-    The level is what the coarsest discrete member (the one with the fewest levels) attains nearest to ``target_db``;
-    without an attainable discrete member it is the target.
+    The level is what the coarsest discrete member (the one with the fewest levels) attains nearest to
+    ``target_db``; without an attainable discrete member it is the target.
 
     Args:
         curves: family name -> curve, all of one reference.

@@ -1,8 +1,8 @@
-"""Let pretrained models vote: which of two images leaves a model's prediction closer to that on the reference?
+"""Let pretrained models vote: which of two images keeps a model's prediction closer to its own on the reference?
 
-``predict`` does all inference, each image through each network once, and stores every divergence; ``cast`` turns the
-stored divergences into votes and soft labels in seconds. The reference's own prediction is the yardstick: ground truth
-calibrates the voters on clean images and enters no label.
+``predict`` does all inference, each image through each network once, and stores every divergence; ``cast``
+turns the stored divergences into votes and soft labels in seconds. The reference's own prediction is the
+yardstick: ground truth calibrates the voters on clean images and enters no label.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ _CALIBRATION_ROLES = ("zoo_val", "pcmp_train")  # the first of which there are l
 
 
 def predict(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
-    """Step: ``references``, ``images`` -> ``predictions`` (every divergence of every voter), ``voters`` (accuracy, T).
+    """Step: ``references``, ``images`` -> ``predictions`` (every divergence of every voter) and ``voters``.
 
-    Clean accuracy counts all labelled references that the voters read (roles ``pcmp_*`` and ``zoo_val``). Equal bytes
-    need equal ``threads`` and ``batch_size``; other batch sizes move logits by rounding, about 1e-5.
+    Clean accuracy counts all labelled references that the voters read (roles ``pcmp_*`` and ``zoo_val``).
+    Equal bytes need equal ``threads`` and ``batch_size``; other batch sizes move logits by rounding, about
+    1e-5.
     """
     torch.set_num_threads(spec["threads"])
     machines = {name: load(name, entry) for name, entry in spec["voters"].items()}
@@ -149,7 +150,8 @@ def _compared(
 def cast(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
     """Step: ``pairs``, ``predictions``, ``voters`` -> ``votes``, ``labels`` and, where asked for, ``drops``.
 
-    ``drops`` counts the pairs that lack votes in a group of voters: cause ``too_few_votes``, with ``fold`` and ``group``.
+    ``drops`` counts the pairs that lack votes in a group of voters: cause ``too_few_votes``, with ``fold``
+    and ``group``.
 
     Raises:
         ValueError: a fold names a voter that made no predictions, or a family on both sides.
@@ -190,8 +192,8 @@ def cast(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
 def soft_labels(votes: pd.DataFrame, families: pd.Series, tasks: pd.Series) -> pd.DataFrame:
     """Soft label: mean over tasks of the mean over architecture families of the mean over voters.
 
-    So neither a task with many networks nor a family with many members outvotes the others. A voter that abstains (NaN)
-    is left out; so is a family or task that has no other.
+    So neither a task with many networks nor a family with many members outvotes the others. A voter that
+    abstains (NaN) is left out; so is a family or task that has no other.
 
     Args:
         votes: (pairs, voters) in {0, 1/2, 1, NaN}.
@@ -224,7 +226,7 @@ def _check_folds(folds: list[dict[str, list[str]]], voters: pd.DataFrame) -> Non
         shared = set(voters["family"][fold["seen"]]) & set(voters["family"][fold["held_out"]])
         if shared:
             raise ValueError(
-                f"folds[{number}]: expected disjoint families, but {sorted(shared)} are both in seen and in held_out; "
+                f"folds[{number}]: expected disjoint families, but {sorted(shared)} are both in seen and held_out; "
                 "let each stand on one side only"
             )
 
