@@ -167,7 +167,7 @@ def changed(**overrides) -> set[str]:
         ({"metrics": ["psnr"]}, {"baselines"}),
         ({"encoder": "scene-clip-resnet"}, set()),
         ({"fit": {"bootstrap": 3}}, set()),
-        ({"threads": 1, "batch_size": 8}, set()),
+        ({"threads": 3, "workers": 5, "batch_size": 8}, set()),
         ({"style": {"dpi": 100}, "run": "mine"}, set()),
     ],
 )

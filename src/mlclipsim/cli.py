@@ -122,6 +122,9 @@ def _limit(threads: int, gpus: int) -> None:
     """Fix the thread counts before anything heavy is imported: the spec sets them, not the machine."""
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[variable] = str(threads)
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "passive"
+    )  # spinning threads starve each other on a busy machine
     if not gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     os.environ.setdefault("MPLBACKEND", "agg")

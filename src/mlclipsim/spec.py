@@ -232,6 +232,8 @@ class Plan:
             "metrics": {name: self.entry("metrics", name) for name in config["metrics"]},
             "roles": config["benchmark"]["roles"],
             "run": self.run,
+            # one process per thread that the step may use: it runs no network
+            "threads": config["workers"] if step == "pcmp_images" else config["threads"],
         }
         document = ("preset", "run", "style")
         keys: dict[str, tuple[str, ...]] = {

@@ -12,7 +12,7 @@ rule pcmp_images:
         plan.shared("pcmp_images", "log.txt"),
     conda:
         "../../environment.yml"
-    threads: config["threads"]
+    threads: config["workers"]
     params:
         spec=plan.text("pcmp_images"),
     shell:
