@@ -66,7 +66,7 @@ def test_any_image_gives_the_same_8_bit_image_twice(name, kind):
     "name", [n for n in NAMES if n not in ("gaussian_noise", "shot_noise", "brightness")]
 )
 def test_nothing_to_lose_nothing_lost(name):
-    """A flat image has no detail and no contrast: blur, ringing, codecs and contrast leave it within a step or two."""
+    """A flat image has no detail and no contrast: it stays as it is within a step or two."""
     distorted = distort(name, HARD["flat"], 0.5)
     assert np.abs(distorted.astype(int) - 117).max() <= 3
 

@@ -30,7 +30,7 @@ def test_every_pair_meets_nearly_equally_often(families, size, count):
 
 
 def test_seven_families_in_threes_come_near_the_fano_plane():
-    """Seven blocks of three: a perfect design exists, each pair once; greedy choice may repeat a pair, never twice."""
+    """In a perfect design of seven blocks of three each pair meets once; here one may meet twice."""
     blocks = balanced_blocks(7, 3, 7, np.random.default_rng(1))
     pairs = [pair for block in blocks for pair in combinations(block, 2)]
     assert max(pairs.count(pair) for pair in pairs) <= 2

@@ -39,7 +39,7 @@ _CORRELATION = 0.95
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What identifies a picture: SHA-256 of its pixels, a 64-bit difference hash, a 16 x 16 grey thumbnail."""
+    """What identifies a picture: SHA-256 of its pixels, 64-bit difference hash, 16 x 16 grey thumbnail."""
 
     sha256: str
     difference_hash: int
@@ -47,7 +47,7 @@ class Fingerprint:
 
 
 def fingerprint(image: np.ndarray) -> Fingerprint:
-    """Fingerprint of a uint8 ``(H, W, 3)`` image; the hash survives rescaling, recoding and mild retouching."""
+    """Fingerprint of a uint8 ``(H, W, 3)`` image; its hash survives rescaling and recoding."""
     grey = Image.fromarray(image).convert("L")
     # Bit = whether a pixel of the 9 x 8 thumbnail is brighter than its left neighbour (Krawetz 2013,
     # "dHash").
@@ -107,8 +107,8 @@ def assign_roles(
     wanted = sum(counts.values())
     if wanted > len(order):
         raise ValueError(
-            f"expected at least {wanted} distinct photographs for the roles {dict(counts)}, found {len(order)} "
-            f"(in {len(names)} files); lower references.roles or add photographs"
+            f"expected at least {wanted} distinct photographs for the roles {dict(counts)}, "
+            f"found {len(order)} (in {len(names)} files); lower references.roles or add photographs"
         )
     roles = [role for role in ROLES for _ in range(counts.get(role, 0))]
     frame["role"] = lead.map(dict(zip(order, roles, strict=False)))
@@ -135,5 +135,6 @@ def check_partition(partition: pd.DataFrame, groups: Sequence[int] | np.ndarray 
         if len(overlap):
             seen = ", ".join(f"{row.photograph} ({row.role})" for row in overlap.head(6).itertuples())
             raise ArtifactError(
-                f"expected one role per photograph, but the same {what} plays several: {seen}; correct the partition"
+                f"expected one role per photograph, but the same {what} plays several: {seen}; "
+                "correct the partition"
             )

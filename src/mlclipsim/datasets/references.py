@@ -101,7 +101,7 @@ def _scenes(settings: dict[str, Any], seed: int) -> tuple[pd.DataFrame, Iterator
 
 
 def _photographs(settings: dict[str, Any], seed: int) -> tuple[pd.DataFrame, Iterator[dict[str, Any]]]:
-    """Photographs of a folder, cropped to the reference size. A photograph's name is its file's, without the suffix."""
+    """Photographs of a folder, cropped to the reference size; named like their files, without the suffix."""
     entry, size = settings["dataset"], settings["size"]
     folder = locate(entry["path"])
     files = image_files(folder)
@@ -151,7 +151,7 @@ def image_files(folder: Path) -> dict[str, Path]:
 
 
 def class_labels(path: Path, files: dict[str, Path]) -> dict[str, tuple[int, str]]:
-    """name -> (class index, first word for the class), from a table with filename, class_index and class_name."""
+    """name -> (class index, name of the class), from filename, class_index and class_name of a table."""
     try:
         table = pd.read_csv(path)
         table = table.assign(name=table["filename"].map(lambda name: Path(name).stem)).set_index("name")
@@ -165,7 +165,8 @@ def class_labels(path: Path, files: dict[str, Path]) -> dict[str, tuple[int, str
         ) from error
     except KeyError as error:
         raise ArtifactError(
-            f"{path}: expected filename, class_index and class_name for every image, found no {error}; correct the table"
+            f"{path}: expected filename, class_index and class_name for every image, found no {error}; "
+            "correct the table"
         ) from error
     return labels
 

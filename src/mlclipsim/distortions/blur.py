@@ -99,7 +99,7 @@ FAMILIES = (
         mildest=0.02,
         strongest=96.0,
         parameter_unit="travel during exposure, px",
-        source="straight, even motion, its direction drawn once per image (Hendrycks & Dietterich, ICLR 2019)",
+        source="straight motion, its direction drawn once per image (Hendrycks & Dietterich, ICLR 2019)",
     ),
     Family(
         name="ringing",

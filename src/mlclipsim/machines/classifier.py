@@ -115,8 +115,8 @@ def _verify(name: str, path: Path, expected: str | None) -> None:
     actual = sha256_of(path)
     if actual != expected:
         raise ArtifactError(
-            f"machine {name!r}: {path} has sha256 {actual}, expected {expected}; the file is damaged or another one, "
-            "fetch it again"
+            f"machine {name!r}: {path} has sha256 {actual}, expected {expected}; "
+            "the file is damaged or another one, fetch it again"
         )
 
 
@@ -138,6 +138,6 @@ def _fill(name: str, network: nn.Module, path: Path) -> None:
     except (SafetensorError, RuntimeError, OSError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ArtifactError(
-            f"machine {name!r}: {path} does not fit the architecture ({reason}); correct builder, architecture or "
-            "arguments in the catalog"
+            f"machine {name!r}: {path} does not fit the architecture ({reason}); "
+            "correct builder, architecture or arguments in the catalog"
         ) from error

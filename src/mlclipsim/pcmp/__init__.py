@@ -1,1 +1,1 @@
-"""PCMP: pairs of distorted images of one reference, matched in PSNR, labelled by votes of pretrained models."""
+"""PCMP: pairs of distorted images of one reference, matched in PSNR, labelled by votes of networks."""

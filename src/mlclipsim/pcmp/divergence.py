@@ -71,8 +71,8 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
         )
     if labels.min() < 0 or labels.max() >= logits.shape[1]:
         raise ValueError(
-            f"expected labels in [0, {logits.shape[1] - 1}], the voter's classes, got {labels.min()} to {labels.max()}; "
-            "it votes in another world than the references"
+            f"expected labels in [0, {logits.shape[1] - 1}], the voter's classes, got {labels.min()} to "
+            f"{labels.max()}; it votes in another world than the references"
         )
     own = logits[np.arange(len(labels)), labels]
 

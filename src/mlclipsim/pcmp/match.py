@@ -25,9 +25,9 @@ _CAP_DB = 100.0  # stands for "equal", since root finding needs a finite value
 class Unattainable(Exception):  # noqa: N818 - an outcome, counted and reported, rather than an error
     """A family does not reach the level on this image.
 
-    ``cause``: ``unattainable_low`` (even the strongest distortion leaves a higher PSNR), ``unattainable_high``
-    (even the mildest falls below), ``unattainable_step`` (the attained values lie on either side of the goal,
-    further away than the tolerance).
+    ``cause``: ``unattainable_low`` (even the strongest distortion leaves a higher PSNR),
+    ``unattainable_high`` (even the mildest falls below), ``unattainable_step`` (the attained values lie on
+    either side of the goal, further away than the tolerance).
     """
 
     def __init__(self, cause: str):
@@ -46,7 +46,7 @@ class Match:
 
 
 def psnr_db(reference: np.ndarray, image: np.ndarray) -> float:
-    """PSNR of two uint8 images, ``10 log10(255^2 / MSE)`` over pixels and channels; infinite for equal ones."""
+    """PSNR of two uint8 images, ``10 log10(255^2 / MSE)`` over pixels and channels; infinite if equal."""
     if reference.shape != image.shape or reference.dtype != np.uint8 or image.dtype != np.uint8:
         raise ValueError(
             f"expected two uint8 images of one shape, got {reference.dtype} {reference.shape} and "

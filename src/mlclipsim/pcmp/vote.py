@@ -1,4 +1,4 @@
-"""Let pretrained models vote: which of two images keeps a model's prediction closer to its own on the reference?
+"""Let pretrained models vote: which of two images leaves a prediction closer to that on the reference?
 
 ``predict`` does all inference, each image through each network once, and stores every divergence; ``cast``
 turns the stored divergences into votes and soft labels in seconds. The reference's own prediction is the
@@ -226,8 +226,8 @@ def _check_folds(folds: list[dict[str, list[str]]], voters: pd.DataFrame) -> Non
         shared = set(voters["family"][fold["seen"]]) & set(voters["family"][fold["held_out"]])
         if shared:
             raise ValueError(
-                f"folds[{number}]: expected disjoint families, but {sorted(shared)} are both in seen and held_out; "
-                "let each stand on one side only"
+                f"folds[{number}]: expected disjoint families, but {sorted(shared)} are both in seen and "
+                "held_out; let each stand on one side only"
             )
 
 
