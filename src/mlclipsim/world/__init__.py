@@ -1,1 +1,1 @@
-"""The embedded world: rendered scenes, and the small networks that were trained on them and ship with the package."""
+"""The embedded world: rendered scenes, and the small networks trained on them that ship with the package."""

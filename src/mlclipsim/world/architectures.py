@@ -1,7 +1,7 @@
-"""The small networks of the embedded world: timm's and torchvision's own classes, narrowed by their own arguments.
+"""The small networks of the embedded world: timm's and torchvision's classes, narrowed by their arguments.
 
-Every network reads 64-px scenes. No classifier is of the encoders' families (`vit`, `resnet`), since a voter that
-shares the encoder's family would favour it.
+Every network reads 64-px scenes. No classifier is of the encoders' families (`vit`, `resnet`), since a voter
+that shares the encoder's family would favour it.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _squeezenet() -> nn.Module:
 
 
 def _repvgg() -> nn.Module:
-    from timm.models.byobnet import ByobNet, ByoBlockCfg, ByoModelCfg
+    from timm.models.byobnet import ByoBlockCfg, ByobNet, ByoModelCfg
 
     blocks = tuple(ByoBlockCfg(type="rep", d=d, c=c, s=2) for d, c in ((1, 24), (2, 32), (3, 64), (1, 128)))
     return ByobNet(ByoModelCfg(blocks=blocks, stem_type="rep", stem_chs=16), num_classes=CLASSES)
@@ -84,8 +84,10 @@ def _darknet() -> nn.Module:
         block_type="dark",
         stage_type="dark",
     )
-    return CspNet(CspModelCfg(stem=CspStemCfg(out_chs=16, kernel_size=3, stride=1, pool=""), stages=stages),
-                  num_classes=CLASSES)
+    return CspNet(
+        CspModelCfg(stem=CspStemCfg(out_chs=16, kernel_size=3, stride=1, pool=""), stages=stages),
+        num_classes=CLASSES,
+    )
 
 
 def _mobilenet() -> nn.Module:
@@ -120,12 +122,17 @@ def _fasternet() -> nn.Module:
 def _poolformer() -> nn.Module:
     from timm.models.metaformer import MetaFormer, Pooling
 
-    return MetaFormer(depths=(2, 2, 2, 2), dims=(24, 48, 96, 128), token_mixers=Pooling, num_classes=CLASSES,
-                      downsample_norm=None)
+    return MetaFormer(
+        depths=(2, 2, 2, 2),
+        dims=(24, 48, 96, 128),
+        token_mixers=Pooling,
+        num_classes=CLASSES,
+        downsample_norm=None,
+    )
 
 
 class _Pyramid(nn.Module):
-    """A timm trunk's stages joined by torchvision's feature pyramid; gives the finest map (N, out_channels, 16, 16)."""
+    """A timm trunk's stages joined by torchvision's feature pyramid; gives the finest map (N, C, 16, 16)."""
 
     def __init__(self, trunk: nn.Module, channels: list[int], out_channels: int):
         super().__init__()
@@ -183,12 +190,14 @@ def _segmenter() -> nn.Module:
 
     trunk = FeatureListNet(_repvgg(), out_indices=(1, 3), flatten_sequential=True)
     low, high = trunk.feature_info.channels()
-    return LRASPP(_LowHigh(trunk), low_channels=low, high_channels=high, num_classes=1 + CLASSES, inter_channels=96)
+    return LRASPP(
+        _LowHigh(trunk), low_channels=low, high_channels=high, num_classes=1 + CLASSES, inter_channels=96
+    )
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network of the zoo. ``build()`` gives it with fresh random weights; it takes normalised (N, 3, 64, 64)."""
+    """A network of the zoo. ``build()`` gives it with random weights; it takes normalised (N, 3, 64, 64)."""
 
     build: Callable[[], nn.Module]
     family: str

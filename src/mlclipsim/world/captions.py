@@ -11,7 +11,18 @@ __all__ = ["CONTEXT_LENGTH", "VOCABULARY", "tokenize"]
 
 CONTEXT_LENGTH = 24
 # The end token has the highest index: open_clip's text tower pools at the argmax of the token ids.
-VOCABULARY: tuple[str, ...] = ("<pad>", "<start>", "a", "and", "large", "small", *COLOURS, *TEXTURES, *SHAPES, "<end>")
+VOCABULARY: tuple[str, ...] = (
+    "<pad>",
+    "<start>",
+    "a",
+    "and",
+    "large",
+    "small",
+    *COLOURS,
+    *TEXTURES,
+    *SHAPES,
+    "<end>",
+)
 _INDEX = {word: i for i, word in enumerate(VOCABULARY)}
 
 
@@ -26,7 +37,9 @@ def tokenize(captions: list[str]) -> Tensor:
         words = caption.split()
         unknown = [w for w in words if w not in _INDEX]
         if unknown:
-            raise ValueError(f"caption {caption!r} has words outside the scenes' vocabulary: {', '.join(unknown)}")
+            raise ValueError(
+                f"caption {caption!r} has words outside the scenes' vocabulary: {', '.join(unknown)}"
+            )
         if len(words) > CONTEXT_LENGTH - 2:
             raise ValueError(f"caption of {len(words)} words, expected at most {CONTEXT_LENGTH - 2}")
         ids = [_INDEX["<start>"], *(_INDEX[w] for w in words), _INDEX["<end>"]]

@@ -18,6 +18,7 @@ from mlclipsim.world.scenes import COLOURS, PHOTOGRAPHS, SHAPES, SIZE, TEXTURES,
 __all__ = ["ScenePool", "augment", "render_pool"]
 
 _MAX_OBJECTS = 3
+_SHIFT = 6  # px of random crop
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class ScenePool:
         return self.objects[:, 0, 0].astype(np.int64)
 
     def caption(self, index: int, rng: np.random.Generator | None = None) -> str:
-        """The scene's caption; with ``rng``, colours, textures and small objects are left out now and then."""
+        """The scene's caption; ``rng`` leaves out colours, textures and small objects now and then."""
         parts = []
         for i, (shape, colour, texture) in enumerate(self.objects[index]):
             if shape < 0 or (i and rng is not None and rng.random() < 0.35):
@@ -78,14 +79,16 @@ def _render_chunk(role: str, seed: int, start: int, stop: int) -> _Chunk:
 
 
 def render_pool(role: str, n: int, seed: int, cache: Path | None = None, workers: int = 1) -> ScenePool:
-    """Render ``n`` scenes over the photographs of ``role``; with ``cache``, keep them there and map them from disk."""
+    """Render ``n`` scenes over the photographs of ``role``; with ``cache``, keep and map them from disk."""
     names = ("images", "semantic", "objects", "boxes")
     files = [cache / f"{role}-{n}-{seed}" / f"{name}.npy" for name in names] if cache else []
     if not files or not all(f.exists() for f in files):
         starts = range(0, n, 500)
         with ProcessPoolExecutor(workers) as executor:
             jobs = [executor.submit(_render_chunk, role, seed, s, min(n, s + 500)) for s in starts]
-            chunks = [job.result() for job in tqdm(jobs, desc=f"rendering {role}", unit="x500", disable=n <= 2000)]
+            chunks = [
+                job.result() for job in tqdm(jobs, desc=f"rendering {role}", unit="x500", disable=n <= 2000)
+            ]
         arrays = [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
         for file, array in zip(files, arrays, strict=bool(files)):
             with atomic(file) as temporary, temporary.open("wb") as stream:
@@ -105,24 +108,29 @@ def _jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     return np.asarray(Image.open(buffer))
 
 
+def _moves(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row and column offsets into the padded image, and whether to mirror it."""
+    return rng.integers(0, 2 * _SHIFT + 1, n), rng.integers(0, 2 * _SHIFT + 1, n), rng.random(n) < 0.5
+
+
 def augment(images: np.ndarray, seed: int, *, geometric: bool = True) -> Tensor:
-    """The augmentations that real networks are trained with: crops, colour jitter, mild random blur, noise, JPEG.
+    """What real networks are trained with: crops, colour jitter, mild random blur, noise, JPEG.
 
     Args:
         images: (B, H, W, 3) uint8.
         seed: of all randomness.
-        geometric: also shift, scale and mirror (not where boxes or masks must stay in place).
+        geometric: also shift and mirror (not where boxes or masks must stay in place).
 
     Returns:
         (B, 3, H, W) float32 in [0, 1].
     """
-    from torch.nn.functional import affine_grid, grid_sample
+    from torch.nn.functional import pad
     from torchvision.transforms.v2.functional import gaussian_blur
 
     rng, g = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     images = np.array(images)
-    for i in np.flatnonzero(rng.random(len(images)) < 0.15):
-        images[i] = _jpeg(images[i], int(rng.integers(35, 95)))
+    for i in np.flatnonzero(rng.random(len(images)) < 0.1):
+        images[i] = _jpeg(images[i], int(rng.integers(50, 95)))
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255  # (B, 3, H, W)
     n = len(x)
 
@@ -130,21 +138,19 @@ def augment(images: np.ndarray, seed: int, *, geometric: bool = True) -> Tensor:
         return torch.rand(n, 1, 1, 1, generator=g) * (high - low) + low
 
     if geometric:
-        scale, shift = uniform(0.85, 1.1), (torch.rand(n, 2, generator=g) - 0.5) * 0.2
-        mirror = torch.where(torch.rand(n, generator=g) < 0.5, -1.0, 1.0)
-        theta = torch.zeros(n, 2, 3)
-        theta[:, 0, 0], theta[:, 1, 1] = scale.flatten() * mirror, scale.flatten()
-        theta[:, :, 2] = shift
-        x = grid_sample(x, affine_grid(theta, list(x.shape), align_corners=False), padding_mode="reflection",
-                        align_corners=False)
+        padded = pad(x, (_SHIFT,) * 4, mode="reflect")
+        size = x.shape[-1]
+        for i, (top, left, mirrored) in enumerate(zip(*_moves(rng, n), strict=True)):
+            crop = padded[i, :, top : top + size, left : left + size]
+            x[i] = crop.flip(-1) if mirrored else crop
     grey = x.mean(1, keepdim=True)
     x = grey + (x - grey) * uniform(0.7, 1.3)  # saturation
     mean = x.mean((1, 2, 3), keepdim=True)
     x = (mean + (x - mean) * uniform(0.65, 1.35)) * uniform(0.75, 1.25)  # contrast, brightness
     blurred = torch.rand(n, generator=g) < 0.2
     if blurred.any():
-        sigma = float(torch.rand(1, generator=g) * 0.7 + 0.3)
+        sigma = float(torch.rand(1, generator=g) * 0.5 + 0.2)
         x[blurred] = gaussian_blur(x[blurred], [5, 5], [sigma, sigma])
-    noisy = (torch.rand(n, 1, 1, 1, generator=g) < 0.25).float()
-    x = x + noisy * uniform(0.0, 0.04) * torch.randn(x.shape, generator=g)
+    noisy = torch.rand(n, generator=g) < 0.25
+    x[noisy] += uniform(0.0, 0.025)[noisy] * torch.randn(x[noisy].shape, generator=g)
     return x.clamp(0, 1)

@@ -1,7 +1,7 @@
-"""Scenes: one to three textured, coloured shapes over a crop of a photograph, with classes, boxes, masks and a caption.
+"""Scenes: textured, coloured shapes over crops of a photograph, with classes, boxes, masks and a caption.
 
-The photographs are those that scikit-image, scikit-learn and matplotlib carry in their wheels, so that a scene can
-be rendered anywhere, offline. Each photograph plays exactly one role, and its scenes inherit that role.
+The photographs are those that scikit-image, scikit-learn and matplotlib carry in their wheels, so that a
+scene can be rendered anywhere, offline. Each photograph plays exactly one role, and its scenes inherit it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ __all__ = [
 ]
 
 SIZE = 64
+_LEAST_CONTRAST = 110.0  # Euclidean distance in RGB between an object's colour and what lies behind it
 _OVERSAMPLING = 4  # masks are drawn this much larger and averaged down: antialiased edges
 
-# name -> (package that carries it, file inside the package, role). Roles are those of the partition; nothing that a
-# network was trained on lies behind a scene on which networks or metrics are compared.
+# name -> (package that carries it, file inside the package, role). Roles are those of the partition; nothing
+# that a network was trained on lies behind a scene on which networks or metrics are compared.
 _SOURCES: dict[str, tuple[str, str, str]] = {
     "astronaut": ("skimage", "data/astronaut.png", "zoo_train"),
     "coffee": ("skimage", "data/coffee.png", "zoo_train"),
@@ -39,6 +40,10 @@ _SOURCES: dict[str, tuple[str, str, str]] = {
     "coins": ("skimage", "data/coins.png", "zoo_train"),
     "grass": ("skimage", "data/grass.png", "zoo_train"),
     "brick": ("skimage", "data/brick.png", "zoo_train"),
+    "clock": ("skimage", "data/clock_motion.png", "zoo_train"),
+    "page": ("skimage", "data/page.png", "zoo_train"),
+    "motes": ("skimage", "data/microaneurysms.png", "zoo_train"),
+    "cells": ("skimage", "data/cell.png", "zoo_train"),
     "hopper": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg", "zoo_val"),
     "china": ("sklearn", "datasets/images/china.jpg", "pcmp_train"),
     "ihc": ("skimage", "data/ihc.png", "pcmp_train"),
@@ -82,13 +87,12 @@ def _heart() -> np.ndarray:
     return np.stack([x, y], axis=1) / 16.5
 
 
-_S = 0.78
 # Outlines in [-1, 1]^2, y downwards: a list of (polygon, filled). A polygon that is not filled is cut out.
 SHAPES: dict[str, list[tuple[np.ndarray, bool]]] = {
     "circle": [(_circle(0.9), True)],
-    "square": [(np.array([[-_S, -_S], [_S, -_S], [_S, _S], [-_S, _S]]), True)],
+    "bar": [(np.array([[-1, -0.33], [1, -0.33], [1, 0.33], [-1, 0.33]]), True)],
     "triangle": [(np.array([[0, -0.95], [0.95, 0.75], [-0.95, 0.75]]), True)],
-    "diamond": [(np.array([[0, -1], [0.72, 0], [0, 1], [-0.72, 0]]), True)],
+    "diamond": [(np.array([[0, -1], [0.62, 0], [0, 1], [-0.62, 0]]), True)],
     "star": [(_star(), True)],
     "cross": [
         (np.array([[-0.28, -0.95], [0.28, -0.95], [0.28, 0.95], [-0.28, 0.95]]), True),
@@ -104,12 +108,12 @@ SHAPES: dict[str, list[tuple[np.ndarray, bool]]] = {
         )
     ],
 }
-_SHAPE_NAMES, _COLOUR_NAMES = tuple(SHAPES), tuple(COLOURS)
+_SHAPE_NAMES = tuple(SHAPES)
 
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One drawn shape. ``box`` is (x0, y0, x1, y1) in pixels around what of it can be seen; ``mask`` (H, W) bool."""
+    """One drawn shape. ``box`` (x0, y0, x1, y1) px holds what can be seen of it; ``mask`` is (H, W) bool."""
 
     shape: str
     colour: str
@@ -140,7 +144,7 @@ class Scene:
 
     @property
     def caption(self) -> str:
-        """Everything that can be seen, largest first: ``a large red striped star and a small blue plain ring``."""
+        """All that can be seen, largest first: ``a large red striped star and a small blue plain ring``."""
         return " and ".join(
             f"a {'large' if i == 0 else 'small'} {o.words}" for i, o in enumerate(self.objects)
         )
@@ -172,21 +176,40 @@ def load_photograph(name: str) -> np.ndarray:
     return pixels
 
 
-def _background(rng: np.random.Generator, photograph: np.ndarray, size: int) -> np.ndarray:
-    """A random square crop, sometimes mirrored, at the scene's size; float (H, W, 3) in [0, 255]."""
+def _crop(rng: np.random.Generator, photograph: np.ndarray, size: int) -> np.ndarray:
+    """A random square crop at the scene's size, turned by quarters, channels permuted; float (H, W, 3)."""
     height, width = photograph.shape[:2]
-    side = int(rng.uniform(size, 0.75 * min(height, width)))
+    side = int(rng.uniform(min(size, 0.4 * min(height, width)), 0.75 * min(height, width)))
     y, x = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
     crop = Image.fromarray(photograph[y : y + side, x : x + side])
     pixels = np.asarray(crop.resize((size, size), Image.Resampling.BOX, reducing_gap=2.0), np.float32)
-    return pixels[:, ::-1] if rng.random() < 0.5 else pixels
+    pixels = np.rot90(pixels, int(rng.integers(4)))
+    return pixels[..., rng.permutation(3)] if rng.random() < 0.5 else pixels
 
 
-def _coverage(rng: np.random.Generator, shape: str, centre: np.ndarray, radius: float, size: int) -> np.ndarray:
+def _background(rng: np.random.Generator, photograph: np.ndarray, size: int) -> np.ndarray:
+    """Clutter from a few photographs: a crop, often cut by the edge of a second one, in a light of its own.
+
+    A dozen photographs would be learnt by heart; cuts, tints and gains make backgrounds that generalise.
+    """
+    canvas = _crop(rng, photograph, size)
+    if rng.random() < 0.5:
+        y, x = np.mgrid[:size, :size] / size - rng.uniform(0.2, 0.8, 2)[:, None, None]
+        angle = rng.uniform(0, 2 * math.pi)
+        beyond = (math.cos(angle) * x + math.sin(angle) * y > 0)[..., None]
+        canvas = np.where(beyond, _crop(rng, photograph, size), canvas)
+    mean = canvas.mean((0, 1))
+    tinted = mean * rng.uniform(0.7, 1.3, 3) + rng.uniform(-25, 25)
+    return np.clip(tinted + (canvas - mean) * rng.uniform(0.35, 0.75), 0, 255).astype(np.float32)
+
+
+def _coverage(
+    rng: np.random.Generator, shape: str, centre: np.ndarray, radius: float, size: int
+) -> np.ndarray:
     """How much of each pixel the shape covers: (H, W) float in [0, 1]."""
-    angle = math.radians(rng.uniform(-25, 25))
+    angle = math.radians(rng.uniform(-20, 20))
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    stretch = np.exp(rng.uniform(-0.14, 0.14, 2)) * [1 if rng.random() < 0.5 else -1, 1]
+    stretch = np.exp(rng.uniform(-0.1, 0.1, 2)) * [1 if rng.random() < 0.5 else -1, 1]
     big = Image.new("L", (size * _OVERSAMPLING,) * 2, 0)
     draw = ImageDraw.Draw(big)
     for polygon, filled in SHAPES[shape]:
@@ -211,8 +234,10 @@ def _paint(rng: np.random.Generator, colour: str, texture: str, radius: float, s
         "dotted": (wave_u + wave_v - 0.6) * 1.3,
     }[texture]
     dark = np.clip(pattern * 2 + 0.5, 0, 1)[..., None] * (texture != "plain")
-    shading = 1 + rng.uniform(0.05, 0.2) * np.cos(2 * math.pi * (u / (4 * size)) + rng.uniform(0, 2 * math.pi))
-    return base * (1 - rng.uniform(0.45, 0.6) * dark) * shading[..., None]
+    shading = 1 + rng.uniform(0.05, 0.2) * np.cos(
+        2 * math.pi * (u / (4 * size)) + rng.uniform(0, 2 * math.pi)
+    )
+    return base * (1 - rng.uniform(0.35, 0.5) * dark) * shading[..., None]
 
 
 def _place(rng: np.random.Generator, radii: np.ndarray, size: int) -> np.ndarray:
@@ -245,18 +270,20 @@ def render(rng: np.random.Generator, photograph: np.ndarray, size: int = SIZE) -
         size: side of the scene in pixels.
     """
     n = int(rng.integers(1, 4))
-    large = size * rng.uniform(0.19, 0.29)
-    radii = np.array([large, *rng.uniform(0.11 * size, 0.62 * large, n - 1)])
+    large = size * rng.uniform(0.23, 0.32)
+    radii = np.array([large, *rng.uniform(0.10 * size, 0.48 * large, n - 1)])
     radii[1:] = -np.sort(-radii[1:])
     centres = _place(rng, radii, size)
     canvas = _background(rng, photograph, size)
     drawn = []
     for radius, centre in reversed(list(zip(radii, centres, strict=True))):  # the largest last: on top
-        shape, colour = (str(rng.choice(names)) for names in (_SHAPE_NAMES, _COLOUR_NAMES))
-        texture = str(rng.choice(TEXTURES))
+        shape, texture = str(rng.choice(_SHAPE_NAMES)), str(rng.choice(TEXTURES))
         coverage = _coverage(rng, shape, centre, radius, size)
+        behind = np.average(canvas.reshape(-1, 3), axis=0, weights=coverage.ravel())
+        seen = [n for n, c in COLOURS.items() if np.linalg.norm(np.array(c) - behind) > _LEAST_CONTRAST]
+        colour = str(rng.choice(seen))
         paint = _paint(rng, colour, texture, radius, size)
-        opacity = rng.uniform(0.7, 1.0)  # some of the photograph shows through: contrast is part of the task
+        opacity = rng.uniform(0.85, 1.0)  # some of the photograph shows through: contrast is part of the task
         canvas = canvas + opacity * coverage[..., None] * (paint - canvas)
         drawn = [(s, c, t, m & (coverage <= 0.5)) for s, c, t, m in drawn]
         drawn.append((shape, colour, texture, coverage > 0.5))

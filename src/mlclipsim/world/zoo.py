@@ -1,8 +1,8 @@
 """Train the zoo: the small networks of the embedded world, from nothing, on rendered scenes.
 
-``snakemake zoo --config retrain_zoo=true`` runs this. Every network is trained by one process on one thread with
-batches that depend on (seed, network, step) alone, so a killed training resumes where it was and ends with the same
-weights. Weights are stored as float16, and what is measured is what is stored.
+``snakemake zoo --config retrain_zoo=true`` runs this. Every network is trained by one process on one thread
+with batches that depend on (seed, network, step) alone, so a killed training resumes where it was and ends with
+the same weights. Weights are stored as float16, and what is measured is what is stored.
 """
 
 from __future__ import annotations
@@ -54,8 +54,10 @@ class Plan:
 
 # In the order in which they are started: the longest first, so that two workers end together.
 PLANS: dict[str, Plan] = {
-    "scene-clip": Plan(steps=1500, learning_rate=1e-3, weight_decay=0.1, channels_last=False),
-    "scene-repvgg": Plan(steps=700, channels_last=False),  # torch 2.15 corrupts memory in its channels-last backward
+    "scene-clip": Plan(steps=1250, learning_rate=1e-3, weight_decay=0.1, channels_last=False),
+    "scene-repvgg": Plan(
+        steps=700, channels_last=False
+    ),  # torch 2.15 corrupts memory in its channels-last backward
     "scene-fasternet": Plan(steps=700),
     "scene-densenet": Plan(steps=700),
     "scene-vovnet": Plan(steps=700),
@@ -67,13 +69,13 @@ PLANS: dict[str, Plan] = {
     "scene-dla": Plan(steps=500),
     "scene-segmenter": Plan(steps=700, batch=64, channels_last=False),
     "scene-detector": Plan(steps=900, batch=64, learning_rate=2e-3),
-    "scene-clip-resnet": Plan(steps=800, learning_rate=1.5e-3, weight_decay=0.1, channels_last=False),
+    "scene-clip-resnet": Plan(steps=700, learning_rate=1.5e-3, weight_decay=0.1, channels_last=False),
 }
 _ENCODERS = ("scene-clip", "scene-clip-resnet")
 
 
 def build(name: str) -> nn.Module:
-    """A network of the zoo with fresh weights, drawn from its own seed; the global random state is left alone.
+    """A network of the zoo with fresh weights, drawn from its own seed; the global random state stays.
 
     Raises:
         ValueError: no network has this name.
@@ -129,7 +131,12 @@ def _detection_loss(model: nn.Module, pool: ScenePool, index: np.ndarray, seed: 
         x = x.flip(-1)
         for t in targets:
             t["boxes"] = torch.stack(
-                [x.shape[-1] - t["boxes"][:, 2], t["boxes"][:, 1], x.shape[-1] - t["boxes"][:, 0], t["boxes"][:, 3]],
+                [
+                    x.shape[-1] - t["boxes"][:, 2],
+                    t["boxes"][:, 1],
+                    x.shape[-1] - t["boxes"][:, 0],
+                    t["boxes"][:, 3],
+                ],
                 dim=1,
             )
     return sum(model(list(x), targets).values(), torch.zeros(()))
@@ -153,11 +160,13 @@ _LOSSES: dict[str, Callable[[nn.Module, ScenePool, np.ndarray, int], Tensor]] = 
 }
 
 
-def _batch(pool: ScenePool, task: str, plan: Plan, name: str, step: int, surfaces: dict[int, np.ndarray]) -> np.ndarray:
-    """Indices of a step's scenes. Every second contrastive batch shares the largest object's colour and texture.
+def _batch(
+    pool: ScenePool, task: str, plan: Plan, name: str, step: int, surfaces: dict[int, np.ndarray]
+) -> np.ndarray:
+    """Indices of a step's scenes. Every second contrastive batch shares the largest object's surface.
 
-    Colours alone tell most captions of a random batch apart, and a tower then never learns shapes; among scenes of
-    one surface they do not help.
+    Colour and texture alone tell most captions of a random batch apart, and a tower then never learns shapes;
+    among scenes of one surface they do not help.
     """
     rng = generator(ZOO_SEED, "batch", name, step)
     among = np.arange(len(pool))
@@ -201,8 +210,15 @@ def train(name: str, pool: ScenePool, plan: Plan, checkpoint: Path, position: in
     first = _load_checkpoint(checkpoint, model, optimiser)
     surface = pool.objects[:, 0, 1].astype(int) * len(TEXTURES) + pool.objects[:, 0, 2]
     surfaces = {i: np.flatnonzero(surface == s) for i, s in enumerate(np.unique(surface))}
-    bar = tqdm(range(first, plan.steps), initial=first, total=plan.steps, desc=f"{name:18s}", position=position,
-               mininterval=5, smoothing=0.05)
+    bar = tqdm(
+        range(first, plan.steps),
+        initial=first,
+        total=plan.steps,
+        desc=f"{name:18s}",
+        position=position,
+        mininterval=5,
+        smoothing=0.05,
+    )
     saved = time.monotonic()
     for step in bar:
         for group in optimiser.param_groups:
@@ -213,7 +229,9 @@ def train(name: str, pool: ScenePool, plan: Plan, checkpoint: Path, position: in
             torch.manual_seed(seed)
             loss = _LOSSES[task](model, pool, index, seed)
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"{name}: the loss is {loss.item()} at step {step}; lower its learning rate")
+            raise FloatingPointError(
+                f"{name}: the loss is {loss.item()} at step {step}; lower its learning rate"
+            )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -234,7 +252,8 @@ def train(name: str, pool: ScenePool, plan: Plan, checkpoint: Path, position: in
 def _half(model: nn.Module) -> dict[str, Tensor]:
     """The state as it ships: float16 (integers kept), contiguous."""
     return {
-        k: (v.half() if v.is_floating_point() else v).contiguous().clone() for k, v in model.state_dict().items()
+        k: (v.half() if v.is_floating_point() else v).contiguous().clone()
+        for k, v in model.state_dict().items()
     }
 
 
@@ -255,7 +274,9 @@ def measure(name: str, model: nn.Module, pool: ScenePool) -> dict[str, float]:
 
         index = MulticlassJaccardIndex(1 + len(SHAPES))
         for b in batches:
-            index.update(model(images(b))["out"].argmax(1), torch.from_numpy(pool.semantic[b].astype(np.int64)))
+            index.update(
+                model(images(b))["out"].argmax(1), torch.from_numpy(pool.semantic[b].astype(np.int64))
+            )
         return {"mean_iou": float(index.compute())}
     if task == "detection":
         from torchmetrics.detection import MeanAveragePrecision
@@ -279,7 +300,9 @@ def measure(name: str, model: nn.Module, pool: ScenePool) -> dict[str, float]:
             text = F.normalize(model.encode_text(tokenize(prompts)), dim=1)  # type: ignore[operator]
             classes.append(F.normalize(text.mean(0), dim=0))
         guess = (features @ torch.stack(classes).T).argmax(1).numpy()
-        scores[f"zero_shot_{'shape' if column == 0 else 'colour'}"] = float((guess == truth[:, column]).mean())
+        scores[f"zero_shot_{'shape' if column == 0 else 'colour'}"] = float(
+            (guess == truth[:, column]).mean()
+        )
     return scores
 
 
@@ -300,7 +323,9 @@ def _make(name: str, output: Path, work: Path, steps_scale: float, position: int
     with atomic(weights) as temporary:
         save_file(_half(model), temporary)
     stored_model = build(name)
-    stored_model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(weights).items()})
+    stored_model.load_state_dict(
+        {k: v.float() if v.is_floating_point() else v for k, v in load_file(weights).items()}
+    )
     held_out = render_pool("zoo_val", HELD_OUT_SIZE, ZOO_SEED, work / "pool")
     result = {
         "sha256": sha256_of(weights),
@@ -323,7 +348,9 @@ def main(argv: list[str] | None = None) -> int:
     """``mlclipsim zoo``: train what is asked for, write weights and manifest."""
     parser = argparse.ArgumentParser(prog="mlclipsim zoo", description=main.__doc__)
     parser.add_argument("--output", type=Path, required=True, help="folder for weights and manifest.json")
-    parser.add_argument("--work", type=Path, required=True, help="folder for scenes and resumable checkpoints")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="folder for scenes and resumable checkpoints"
+    )
     parser.add_argument("--only", nargs="*", choices=list(PLANS), default=list(PLANS), metavar="NAME")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--steps-scale", type=float, default=1.0, help="below 1: a quick, worse training")
@@ -332,9 +359,17 @@ def main(argv: list[str] | None = None) -> int:
     # About 1.2 ms a classifier sample and 13 ms a CLIP sample on one core of 2026.
     samples = {name: PLANS[name].steps * PLANS[name].batch * arguments.steps_scale for name in arguments.only}
     minutes = sum(s * (13e-3 if _task(n) == "contrastive" else 4e-3) for n, s in samples.items()) / 60
-    print(f"training {len(samples)} networks: about {minutes / arguments.workers:.0f} min on {arguments.workers} core(s)")
-    render_pool("zoo_train", POOL_SIZE if arguments.steps_scale >= 0.5 else 4000, ZOO_SEED, arguments.work / "pool",
-                arguments.workers)
+    print(
+        f"training {len(samples)} networks: about {minutes / arguments.workers:.0f} min on "
+        f"{arguments.workers} core(s)"
+    )
+    render_pool(
+        "zoo_train",
+        POOL_SIZE if arguments.steps_scale >= 0.5 else 4000,
+        ZOO_SEED,
+        arguments.work / "pool",
+        arguments.workers,
+    )
     render_pool("zoo_val", HELD_OUT_SIZE, ZOO_SEED, arguments.work / "pool", arguments.workers)
     manifest: dict[str, Any] = {}
     context = multiprocessing.get_context("spawn")
