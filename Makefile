@@ -55,10 +55,10 @@ test-quick: $(READY)  ## the quick tests, under two minutes
 	@$(BIN)/python -m pytest -q -m "not slow and not workflow and not assets" $(TESTS)
 
 check-results: reproduce  ## regenerate and compare with docs/reference/<preset>
-	@$(BIN)/python tests/check_results.py --preset $(PRESET)
+	@$(BIN)/python tests/workflow/check_results.py --preset $(PRESET)
 
 bench: $(READY)  ## time and size of a clean run, overhead of the workflow, time when there is nothing to do
-	@$(BIN)/python tests/bench.py --preset $(PRESET)
+	@$(BIN)/python tests/workflow/bench.py --preset $(PRESET)
 
 lock: .uv/bin/uv  ## resolve the dependencies anew
 	.uv/bin/uv pip compile pyproject.toml --all-extras --generate-hashes --override overrides.txt \

@@ -27,6 +27,7 @@ def recorded(monkeypatch):
         "OPENBLAS_NUM_THREADS",
         "CUDA_VISIBLE_DEVICES",
         "MPLBACKEND",
+        "OMP_WAIT_POLICY",
     ):
         monkeypatch.setenv(name, os.environ.get(name, ""))
     return calls

@@ -4,7 +4,7 @@ Layers: ``config/config.yaml`` < ``config/presets/<preset>.yaml`` < ``--configfi
 merge, lists are replaced. Everything wrong with a config is reported at once, before any job starts.
 
 A step gets only its *slice* of the config, with names resolved to their catalog entries. What runs share lies
-under ``results/<preset>/shared/<step>-<digest>/``; the digest covers the slice and those of the steps before it:
+under ``results/<preset>/shared/<step>-<digest>/``; the digest covers the slice and the steps before it:
 changing a key changes the paths of what depends on it, and of nothing else.
 
 Standard library, yaml and jsonschema only: the workflow imports this at every start.
