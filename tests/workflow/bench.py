@@ -1,8 +1,8 @@
 """What a run costs: `make bench`. Runs in a copy of the working tree, so that no result here is touched.
 
-Prints the time from clean, the share of it that is the workflow's own (start-up, imports, scheduling), the largest
-memory of all processes together, the size of the results, and the time when there is nothing to do. The overhead is
-measured, not guessed: the same jobs are run once more with steps that import what they need and then only write.
+Prints the time from clean, the share of it that is the workflow's own (start-up, imports, scheduling), the
+largest memory of all processes together, the size of the results, and the time when there is nothing to do. The
+overhead is measured: the same jobs are run once more with steps that import what they need and then only write.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import psutil
+
 from conftest import STAND_IN, Project, copy_project
 
 LIMITS = {"embedded": 600.0, "ci": 90.0}  # seconds from clean on two cores
