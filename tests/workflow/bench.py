@@ -1,8 +1,8 @@
 """What a run costs: `make bench`. Runs in a copy of the working tree, so that no result here is touched.
 
 Prints the time from clean, the share of it that is the workflow's own (start-up, imports, scheduling), the
-largest memory of all processes together, the size of the results, and the time when there is nothing to do. The
-overhead is measured: the same jobs are run once more with steps that import what they need and then only write.
+largest memory of all processes together, the size of the results, and the time when there is nothing to do.
+The overhead is measured: the same jobs run once more with steps that import what they need and only write.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Compare a run's tables and claims with the snapshot in docs/reference/<preset>: `make check-results`.
 
-Equal bytes are expected on the machine and with the lock that made the snapshot. Elsewhere the last digits may
-differ: numbers of a table are then compared with a tolerance, and the largest difference is printed.
+Equal bytes are expected on the machine and with the lock that made the snapshot. Elsewhere the last digits
+may differ: numbers of a table are then compared with a tolerance, and the largest difference is printed.
 """
 
 from __future__ import annotations
