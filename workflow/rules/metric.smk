@@ -11,7 +11,6 @@ LIT = [name for name in SIMILARITIES if plan.entry("encoders", name)["source"] =
 rule lit_encoder:
     input:
         partition=rules.references.output.partition,
-        references=rules.references.output.references,
         code=steps.code("lit_encoder"),
     output:
         encoder="results/{preset}/shared/lit_encoder-{encoder}-{digest}/encoder.safetensors",
@@ -27,7 +26,7 @@ rule lit_encoder:
         spec=lambda wildcards: plan.text("lit_encoder", wildcards.encoder),
     shell:
         "python -m mlclipsim step lit_encoder --spec {params.spec:q} --gpus {resources.gpu}"
-        " --input partition={input.partition:q} --input references={input.references:q}"
+        " --input partition={input.partition:q}"
         " --output encoder={output.encoder:q} --output report={output.report:q} > {log:q} 2>&1"
 
 
