@@ -12,7 +12,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ _NOT_RUN = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared, and cached, by identity
 class Jury:
     """Who judges the test pairs, per fold: soft labels (pairs, folds), and the voters behind them."""
 
@@ -148,6 +149,8 @@ def evaluate(spec: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Pa
     entrants += _of_scores(test, inputs["baselines"])
     prior = _family_prior(pairs, test, labels, len(folds))
     entrants += _controls(spec, test, prior, entrants[0])
+    # Most slices share a jury: what an entrant earns from one is computed once.
+    entrants = [replace(e, credits=cache(e.credits), unseen=e.unseen and cache(e.unseen)) for e in entrants]
 
     clusters = pd.factorize(test["reference_id"], sort=True)[0]
     draws = statistics.resample_counts(

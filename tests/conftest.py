@@ -1,0 +1,203 @@
+"""A small invented PCMP on disk, by the declared schemas, for everything that only reads tables."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlclipsim.artifacts import write_table
+from mlclipsim.images import encode_image
+
+NOISE_AND_BLUR = ["gaussian_noise", "shot_noise", "gaussian_blur", "motion_blur"]
+FAMILIES = [*NOISE_AND_BLUR, "ringing", "jpeg", "jpeg2000", "contrast"]
+TARGETS_DB, PER_BLOCK = (22.0, 25.0, 28.0), 6
+VOTERS = {"seen": ("ada", "bob", "cyd", "dee", "eve"), "held_out": ("fay", "gus", "hal", "ivy", "joe")}
+LAYERS = [*(f"layer_{index:02d}" for index in range(1, 7)), "global"]
+# What the invented machines care about: two late layers and a little of the global embedding.
+PLANTED = np.array([0.02, 0.03, 0.05, 0.30, 0.40, 0.10, 0.10])
+
+Picture = Callable[[str, str, float], np.ndarray]  # (reference, family or "reference", target) -> pixels
+
+
+def _grey(*_: object) -> np.ndarray:
+    return np.full((16, 16, 3), 128, np.uint8)
+
+
+def invent(
+    folder: Path, references: dict[str, int], *, families: list[str] = FAMILIES, picture: Picture = _grey
+) -> SimpleNamespace:
+    """Write every table; voters are noisy observers of the utility ``similarities @ PLANTED``.
+
+    Returns:
+        ``tables`` and ``paths`` by schema, ``folds`` as the config spells them, and a ``seed``.
+    """
+    rng = np.random.default_rng(0)
+    tables = _images(rng, references, families, picture)
+    images, pairs = tables["images"], tables["pairs"]
+    # A family's own effect and the image's, in layers whose spread grows with depth.
+    effect = {family: rng.normal(size=len(LAYERS)) for family in families}
+    effects = 0.5 * np.stack([effect[family] for family in images["family"]]) + rng.normal(
+        size=(len(images), len(LAYERS))
+    )
+    values = 0.6 - np.linspace(0.02, 0.12, len(LAYERS)) * effects
+    similarities = pd.DataFrame(values, columns=LAYERS)
+    tables["similarities"] = pd.concat([images[["image_id", "reference_id"]], similarities], axis=1)
+    utility = pd.Series(values @ PLANTED, index=images["image_id"])
+    tables |= _votes(rng, pairs, pairs["image_a"].map(utility) - pairs["image_b"].map(utility))
+    tables["predictions"] = pd.concat(
+        [
+            pd.DataFrame(
+                {
+                    "image_id": images["image_id"],
+                    "voter": voter,
+                    **dict.fromkeys(("kl", "kl_t4", "js", "logit_cosine", "top1"), 0.1),
+                    "correct": rng.random(len(images)) < 0.6,
+                    "reference_correct": True,
+                }
+            )
+            for voter in tables["voters"]["voter"]
+        ],
+        ignore_index=True,
+    )
+    tables["drops"] = pd.DataFrame(
+        [
+            ("pcmp_test", 22.0, "jpeg", "unattainable_low", 3),
+            ("pcmp_test", 22.0, "jpeg", "unmatched_pair", 2),
+        ],
+        columns=["role", "target_db", "family", "cause", "count"],
+    )
+    blind, knowing = rng.normal(size=len(images)), rng.normal(0, 0.02, len(images)) - 0.5 * utility.to_numpy()
+    metrics = (("psnr", images["psnr_db"], True), ("gmsd", knowing, False), ("ssim", blind, True))
+    tables["scores"] = pd.concat(
+        [
+            images[["image_id"]].assign(metric=name, variant="rgb", score=score, higher_is_better=up)
+            for name, score, up in metrics
+        ],
+        ignore_index=True,
+    ).assign(**{"class": "fidelity"})
+    paths = {name: folder / f"{name}.parquet" for name in tables}
+    for name, table in tables.items():
+        write_table(paths[name], table, name)
+    folds = [{group: list(names) for group, names in VOTERS.items()}]
+    return SimpleNamespace(tables=SimpleNamespace(**tables), paths=paths, folds=folds, seed=20261122)
+
+
+def _images(
+    rng: np.random.Generator, references: dict[str, int], families: list[str], picture: Picture
+) -> dict[str, pd.DataFrame]:
+    """References, their distorted images, and all pairs of each block."""
+    rows: dict[str, list[dict]] = {"references": [], "images": [], "pairs": []}
+    names = [
+        (role, f"scene-{role}-{number:04d}") for role, count in references.items() for number in range(count)
+    ]
+    for number, (role, reference) in enumerate(names):
+        mine = {"reference_id": reference, "role": role}
+        pixels = encode_image(picture(reference, "reference", 0.0))
+        photograph = {"photograph": f"photo-{role}-{number % 3}", "label": number % 10, "caption": ""}
+        rows["references"].append(mine | photograph | {"image": pixels})
+        for target in TARGETS_DB:
+            block = {}
+            for family in sorted(rng.choice(families, PER_BLOCK, replace=False)):
+                block[family] = mine | {
+                    "image_id": f"{reference}.{target:g}.{family}",
+                    "target_db": target,
+                    "family": family,
+                    "photometric": family in ("contrast", "brightness"),
+                    "strength": rng.random(),
+                    "psnr_db": target + rng.uniform(-0.05, 0.05),
+                    "evaluations": 9,
+                    "image": encode_image(picture(reference, family, target)),
+                }
+            rows["images"] += block.values()
+            for pair in itertools.combinations(block, 2):
+                a, b = pair if rng.random() < 0.5 else pair[::-1]
+                sides = {
+                    f"{key}_{side}": block[family][column]
+                    for side, family in (("a", a), ("b", b))
+                    for key, column in (("image", "image_id"), ("family", "family"))
+                }
+                levels = {"psnr_a_db": block[a]["psnr_db"], "psnr_b_db": block[b]["psnr_db"]}
+                photometric = block[a]["photometric"] or block[b]["photometric"]
+                identity = {"pair_id": f"{reference}.{target:g}.{a}.{b}", "target_db": target}
+                rows["pairs"].append(mine | identity | sides | levels | {"photometric": photometric})
+    return {name: pd.DataFrame(part) for name, part in rows.items()}
+
+
+def _votes(rng: np.random.Generator, pairs: pd.DataFrame, margin: pd.Series) -> dict[str, pd.DataFrame]:
+    """Each voter sees the difference in utility through noise of its own, and abstains on one pair in a
+    hundred.
+    """
+    everyone = [name for group in VOTERS.values() for name in group]
+    votes = []
+    for voter in everyone:
+        seen = margin.to_numpy() / 0.03 + 0.7 * rng.logistic(size=len(margin))
+        vote = np.where(np.abs(seen) < 0.25, 0.5, (seen > 0).astype(float))
+        vote[rng.random(len(vote)) < 0.01] = np.nan
+        votes.append(pd.DataFrame({"pair_id": pairs["pair_id"], "voter": voter, "vote": vote}))
+    cast = pd.concat(votes, ignore_index=True)
+    labels = []
+    for group, names in VOTERS.items():
+        of_group = (
+            cast[cast["voter"].isin(names)].groupby("pair_id")["vote"].agg(["mean", "count"]).reset_index()
+        )
+        of_group = of_group.rename(columns={"mean": "label", "count": "n_votes"})
+        labels.append(of_group.assign(fold=0, group=group, n_families=of_group["n_votes"]))
+    constant = {"task": "classification", "clean_accuracy": 0.9, "n_clean": 100, "temperature": 1.0}
+    voters = pd.DataFrame({"voter": everyone, "family": [f"family-{name}" for name in everyone]})
+    return {
+        "votes": cast,
+        "labels": pd.concat(labels, ignore_index=True),
+        "voters": voters.assign(sha256="0" * 64, **constant),
+    }
+
+
+@pytest.fixture(scope="session")
+def invented_pcmp(tmp_path_factory) -> SimpleNamespace:
+    """An invented PCMP of 50 training, 20 validation and 36 test references; see :func:`invent`."""
+    roles = {"pcmp_train": 50, "pcmp_val": 20, "pcmp_test": 36}
+    return invent(tmp_path_factory.mktemp("pcmp"), roles)
+
+
+@pytest.fixture(scope="session")
+def invented_weights(invented_pcmp, tmp_path_factory) -> Path:
+    """The fit on :func:`invented_pcmp`."""
+    from mlclipsim import fit
+
+    path = tmp_path_factory.mktemp("fit") / "weights.json"
+    spec = {
+        "seed": 1,
+        "fit": {"penalties": [0.0001, 0.001, 0.01], "bootstrap": 20},
+        "encoder": {"name": "scene-clip"},
+    }
+    fit.learn(spec, invented_pcmp.paths, {"weights": path})
+    return path
+
+
+@pytest.fixture(scope="session")
+def invented_preference(invented_pcmp, invented_weights, tmp_path_factory) -> dict[str, Path]:
+    """What the preference step makes of :func:`invented_pcmp`: paths of ``preference, comparisons,
+    ceilings``.
+    """
+    from mlclipsim.benchmarks import machine_preference
+
+    folder = tmp_path_factory.mktemp("preference")
+    outputs = {
+        "preference": folder / "preference.parquet",
+        "comparisons": folder / "comparisons.json",
+        "ceilings": folder / "ceilings.json",
+    }
+    inputs = invented_pcmp.paths | {"weights": invented_weights, "baselines": invented_pcmp.paths["scores"]}
+    spec = {
+        "seed": invented_pcmp.seed,
+        "folds": invented_pcmp.folds,
+        "benchmark": {"resamples": 500},
+        "metrics": {"psnr": {}, "lpips": {"class": "perceptual", "needs": "AlexNet weights"}},
+    }
+    machine_preference.evaluate(spec, inputs, outputs)
+    return outputs

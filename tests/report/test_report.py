@@ -1,0 +1,238 @@
+"""Tables, figures and claims from invented results: what they say, that they repeat, that no network is
+loaded.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlclipsim.artifacts import read_json, read_table, write_json
+from mlclipsim.report import claims, style
+from mlclipsim.report.figures import figure_1, figure_3
+from mlclipsim.report.tables import table_1, table_2, writer
+
+SPEC = {
+    "preset": "embedded",
+    "run": "default",
+    "style": {"width_mm": 174.0, "font_size_pt": 8.0, "dpi": 100},
+}
+TABLE, FIGURE = ("csv", "md", "tex"), ("pdf", "svg", "png", "csv")
+
+
+def _outputs(folder: Path, name: str, kinds: tuple[str, ...]) -> dict[str, Path]:
+    return {kind: folder / f"{name}.{kind}" for kind in kinds}
+
+
+@pytest.fixture(scope="module")
+def inputs(invented_pcmp, invented_weights, invented_preference):
+    return invented_pcmp.paths | invented_preference | {"weights": [invented_weights]}
+
+
+@pytest.fixture(scope="module")
+def made(inputs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    table_1.make(SPEC, inputs, _outputs(folder, "table_1", TABLE))
+    table_2.make(SPEC, inputs, _outputs(folder, "table_2", TABLE))
+    figure_1.make(SPEC, inputs, _outputs(folder, "figure_1", FIGURE))
+    figure_3.make(SPEC, inputs, _outputs(folder, "figure_3", FIGURE))
+    claims.write(SPEC, inputs, _outputs(folder, "claims", ("json", "md")))
+    return folder
+
+
+def test_figures_and_tables_repeat_to_the_byte(made, inputs, tmp_path):
+    figure_1.make(SPEC, inputs, _outputs(tmp_path, "figure_1", FIGURE))
+    figure_3.make(SPEC, inputs, _outputs(tmp_path, "figure_3", FIGURE))
+    table_1.make(SPEC, inputs, _outputs(tmp_path, "table_1", TABLE))
+    table_2.make(SPEC, inputs, _outputs(tmp_path, "table_2", TABLE))
+    again = sorted(tmp_path.iterdir())
+    assert len(again) == 14
+    for path in again:
+        assert path.read_bytes() == (made / path.name).read_bytes(), path.name
+
+
+def test_no_date_and_no_version_in_the_figures(made):
+    for name in ("figure_1", "figure_3"):
+        for kind in ("pdf", "svg", "png"):
+            text = (made / f"{name}.{kind}").read_bytes()
+            assert b"CreationDate" not in text
+            assert b"dc:date" not in text
+            assert b"Software" not in text
+
+
+def test_report_imports_no_torch():
+    modules = ["claims", "figures.figure_1", "figures.figure_3", "tables.table_1", "tables.table_2"]
+    code = "import sys; " + "; ".join(f"import mlclipsim.report.{name}" for name in modules)
+    command = [sys.executable, "-c", f"{code}; sys.exit('torch' in sys.modules)"]
+    assert subprocess.run(command, timeout=120).returncode == 0
+
+
+def test_table_1_counts_by_hand(made, inputs):
+    table = pd.read_csv(made / "table_1.csv")
+    assert list(table.columns) == ["split", "quantity", "value"]
+    value = table.set_index(["split", "quantity"])["value"]
+    pairs = read_table(inputs["pairs"], "pairs")
+    votes = read_table(inputs["votes"], "votes")
+    assert value["pcmp_test", "references"] == 36
+    assert value["pcmp_test", "images"] == 36 * 3 * 6
+    assert value["pcmp_test", "pairs"] == 36 * 3 * 15
+    assert value["pcmp_test", "dropped_unattainable"] == value["pcmp_test", "dropped_unattainable_low"] == 3
+    assert value["pcmp_test", "dropped_unmatched_pair"] == 2
+    assert value["pcmp_train", "dropped_unattainable"] == 0
+    mine = votes[votes["pair_id"].isin(pairs.loc[pairs["role"] == "pcmp_test", "pair_id"])]["vote"]
+    assert value["pcmp_test", "abstentions"] == mine.isna().sum()
+    assert value["pcmp_test", "ties"] == (mine == 0.5).sum()
+    assert value["pcmp_test", "accuracy clean"] == 1
+    assert value["pcmp_test", "accuracy at 25 dB"] == pytest.approx(0.6, abs=0.03)
+    assert 0.4 < value["pcmp_test", "voter_agreement"] < 0.8
+    between = table[(table["split"] == "pcmp_test") & table["quantity"].str.contains(" vs ")]["value"]
+    assert between.sum() == value["pcmp_test", "pairs"]
+    assert between.min() == value["pcmp_test", "pairs_per_family_pair_min"]
+
+
+def test_ceilings_of_both_tables_agree(made):
+    first = pd.read_csv(made / "table_1.csv").set_index(["split", "quantity"])["value"]
+    second = pd.read_csv(made / "table_2.csv").query("slice == 'all' and metric == 'ceiling'")
+    second = second.set_index(["voters", "variant"])["estimate"]
+    assert first["pcmp_test", "ceiling"] == pytest.approx(second["held_out", "attainable"], abs=1e-5)
+    for group in ("seen", "held_out"):
+        for variant in ("coin_flip", "leave_one_voter_out"):
+            assert first["pcmp_test", f"ceiling_{variant}_{group}"] == pytest.approx(
+                second[group, variant], abs=1e-5
+            )
+
+
+def test_table_2_has_the_public_columns_and_reads_well(made):
+    table = pd.read_csv(made / "table_2.csv")
+    assert list(table.columns[:10]) == table_2.COLUMNS
+    printed = (made / "table_2.md").read_text(encoding="utf-8")
+    ours = next(line for line in printed.splitlines() if line.startswith("| ML-CLIPSim |"))
+    estimate = table.query(
+        "slice == 'macro' and voters == 'held_out' and metric == 'ml_clipsim' and benchmark == 'pcmp'"
+    )["estimate"].item()
+    assert f"**{estimate:.3f}**".replace("0.", ".") in ours  # the best is bold
+    assert "LPIPS: not run: needs AlexNet weights." in printed
+    assert "preset embedded, run default" in printed
+    tex = (made / "table_2.tex").read_text(encoding="utf-8")
+    assert tex.count(r"\midrule") == 5  # head, and between classes: ours, fidelity, prior, controls, ceilings
+    assert r"\textbf{" in tex
+    assert "95 \\% interval" in tex
+    assert "nan |" not in printed
+    assert "& nan" not in tex
+
+
+def test_figure_1_shows_what_its_csv_says(made, inputs):
+    table = pd.read_csv(made / "figure_1.csv")
+    images = table[table["panel"] == "image"]
+    assert images.groupby("target_db").size().tolist() == [6, 6, 6]
+    assert images["reference_id"].nunique() == 1
+    # every vote won by one is lost by another: shares of a full block average one half
+    np.testing.assert_allclose(images.groupby("target_db")["share_held_out"].mean(), 0.5, atol=1e-6)
+    assert table.loc[table["panel"] == "residual", "count"].sum() == 36 * 3 * 15
+    with pytest.raises(ValueError, match="expected test references beginning with"):
+        figure_1.make(SPEC | {"reference": "kodim"}, inputs, {})
+
+
+def test_figure_3_takes_several_encoders_and_folds(made, inputs, tmp_path):
+    weights = read_json(inputs["weights"][0])
+    two = weights | {"encoder": "other", "folds": [weights["folds"][0], weights["folds"][0] | {"fold": 1}]}
+    write_json(tmp_path / "other.json", two)
+    paths = {"weights": [*inputs["weights"], tmp_path / "other.json"]}
+    figure_3.make(SPEC, paths, _outputs(tmp_path, "figure_3", FIGURE))
+    table = pd.read_csv(tmp_path / "figure_3.csv")
+    assert table.groupby(["encoder", "fold"])["share"].sum().round(4).tolist() == [1, 1, 1]
+    assert (table["ci_low"] <= table["ci_high"]).all()
+
+
+def _comparison(metric, difference, *, kind="fidelity", p=0.001, voters="held_out"):
+    return {
+        "voters": voters,
+        "metric": metric,
+        "variant": "rgb",
+        "class": kind,
+        "difference": difference,
+        "ci_low": difference - 0.02,
+        "ci_high": difference + 0.02,
+        "interval": "bootstrap",
+        "p": p,
+        "p_holm": p,
+        "holm_ci_low": difference - 0.03,
+        "holm_ci_high": difference + 0.03,
+        "n_pairs": 900,
+        "n_references": 40,
+        "without_voter_family": {"a": difference - 0.01, "b": difference + 0.01},
+        "range_low": difference - 0.01,
+        "range_high": difference + 0.01,
+    }
+
+
+def _decide(tmp_path, *rows):
+    source = {"ours": "ml_clipsim", "slice": "macro", "primary_voters": "held_out", "comparisons": list(rows)}
+    write_json(tmp_path / "comparisons.json", source)
+    outputs = _outputs(tmp_path, "claims", ("json", "md"))
+    claims.write(SPEC, {"comparisons": tmp_path / "comparisons.json"}, outputs)
+    return {claim["claim"]: claim for claim in read_json(outputs["json"])}
+
+
+def test_a_claim_holds_only_against_every_metric_of_its_class(tmp_path):
+    fidelity = "machine_preference_better_than_fidelity"
+    won, close = _comparison("psnr", 0.2), _comparison("haarpsi", 0.05)
+    claim = _decide(tmp_path, won, close)[fidelity]
+    assert (claim["verdict"], claim["estimate"], claim["ci_low"]) == ("holds", 0.05, pytest.approx(0.02))
+    assert "hardest of 2: HaarPSI" in claim["evidence"]
+    assert "+.040 to +.060 over leaving out each voter family" in claim["evidence"]
+    assert _decide(tmp_path, won, _comparison("haarpsi", 0.01, p=0.3))[fidelity]["verdict"] == "fails"
+    assert (
+        _decide(tmp_path, won, _comparison("haarpsi", -0.1))[fidelity]["verdict"] == "fails"
+    )  # clearly worse
+
+
+def test_claims_that_cannot_be_tested_say_why(tmp_path):
+    # held-out voters decide: a win on seen ones alone tests nothing
+    found = _decide(
+        tmp_path, _comparison("lpips", 0.1, kind="perceptual"), _comparison("psnr", 0.1, voters="seen")
+    )
+    assert {claim["verdict"] for claim in found.values()} == {"not_tested"}
+    assert "at least two of LPIPS" in found["machine_preference_better_than_perceptual"]["evidence"]
+    assert {"human_competitive", "rate_task_better_on_detection", "better_than_family_prior"} <= set(found)
+    keys = {"claim", "verdict", "estimate", "ci_low", "ci_high", "n", "preset", "evidence"}
+    assert all(set(claim) == keys for claim in found.values())
+
+
+def test_every_claim_of_the_invented_run(made):
+    found = {claim["claim"]: claim["verdict"] for claim in read_json(made / "claims.json")}
+    for name in ("machine_preference_better_than_fidelity", "multi_layer_better_than_global"):
+        assert found[name] == "holds"
+    assert "family prior: +" in (made / "claims.md").read_text(encoding="utf-8")
+
+
+def test_footer_names_preset_run_and_caveat():
+    assert style.footer({"preset": "local", "run": "x"}) == (
+        "preset local, run x: all networks share ImageNet supervision."
+    )
+    assert style.footer({"preset": "paper", "run": "default"}) == "preset paper, run default."
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "signed", "text"),
+    [(0.7123, 3, False, ".712"), (-0.05, 2, False, "-.05"), (0.05, 2, True, "+.05"), (1.0, 3, False, "1.000"),
+     (0.9999, 3, False, "1.000"), (float("nan"), 3, False, writer.NOTHING), (None, 3, False, writer.NOTHING)],
+)  # fmt: skip
+def test_numbers_as_journals_print_them(value, digits, signed, text):
+    assert writer.number(value, digits, signed=signed) == text
+
+
+def test_cells_are_escaped(tmp_path):
+    frame = pd.DataFrame({"a_b": ["50 % & more", writer.bold("x|y")], "n": ["1", "2"]})
+    outputs = _outputs(tmp_path, "t", TABLE)
+    writer.write(SPEC, outputs, tidy=frame, printed=frame, caption="A & B", name="t", rules=[1])
+    tex, md = (outputs[kind].read_text(encoding="utf-8") for kind in ("tex", "md"))
+    assert r"50 \% \& more & 1 \\" in tex
+    assert r"\textbf{x|y}" in tex
+    assert r"a\_b & n \\" in tex
+    assert r"**x\|y**" in md
