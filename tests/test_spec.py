@@ -38,6 +38,14 @@ def test_layers_override_in_order():
     assert given.config["benchmark"]["roles"] == ["pcmp_test"]
 
 
+def test_text_of_the_command_line_is_typed_by_the_key():
+    """Snakemake parses `True` but hands `true` and `[a,b]` over as text."""
+    given = {"require_files": "false", "encoders": "[scene-clip]", "run": "null", "assets_dir": "x: y"}
+    config = load(given, planning=True).config
+    assert config["require_files"] is False
+    assert (config["encoders"], config["run"], config["assets_dir"]) == (["scene-clip"], None, "x: y")
+
+
 @pytest.mark.parametrize("preset", ["embedded", "ci", "local", "paper"])
 def test_presets_are_valid(preset):
     plan = load({"preset": preset}, planning=True)

@@ -114,6 +114,7 @@ def load(
     root = root or project_root()
     overrides = copy.deepcopy(dict(overrides or {}))
     base = read_yaml(root / "config" / "config.yaml")
+    overrides = {key: _typed(value, base.get(key)) for key, value in overrides.items()}
     problems: list[str] = []
 
     name = overrides.get("preset", base["preset"])
@@ -299,6 +300,16 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
         nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         merged[key] = merge(merged[key], value) if nested else copy.deepcopy(value)
     return merged
+
+
+def _typed(value: Any, default: Any) -> Any:
+    """What ``--config key=true`` or ``key=[a,b]`` means: Snakemake hands these over as text."""
+    if not isinstance(value, str) or isinstance(default, str) or (default is None and value != "null"):
+        return value
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
 
 
 def _unknown(name: Any, known: Iterable[str]) -> str:
