@@ -65,8 +65,8 @@ def _squeezenet() -> nn.Module:
 def _repvgg() -> nn.Module:
     from timm.models.byobnet import ByoBlockCfg, ByobNet, ByoModelCfg
 
-    blocks = tuple(ByoBlockCfg(type="rep", d=d, c=c, s=2) for d, c in ((1, 24), (2, 32), (3, 64), (1, 128)))
-    return ByobNet(ByoModelCfg(blocks=blocks, stem_type="rep", stem_chs=16), num_classes=CLASSES)
+    blocks = tuple(ByoBlockCfg(type="rep", d=d, c=c, s=2) for d, c in ((1, 32), (2, 48), (3, 80), (1, 128)))
+    return ByobNet(ByoModelCfg(blocks=blocks, stem_type="3x3", stem_chs=16), num_classes=CLASSES)
 
 
 def _darknet() -> nn.Module:

@@ -108,7 +108,8 @@ SHAPES: dict[str, list[tuple[np.ndarray, bool]]] = {
         )
     ],
 }
-_SHAPE_NAMES = tuple(SHAPES)
+_SHAPE_NAMES, _COLOUR_NAMES = tuple(SHAPES), tuple(COLOURS)
+_PALETTE = np.array(list(COLOURS.values()), float)
 
 
 @dataclass(frozen=True)
@@ -241,10 +242,11 @@ def _paint(rng: np.random.Generator, colour: str, texture: str, radius: float, s
 
 
 def _place(rng: np.random.Generator, radii: np.ndarray, size: int) -> np.ndarray:
-    """Centres that keep objects inside the scene and from hiding one another: (n, 2), by rejection."""
+    """Centres (n, 2): the largest near the middle, as photographers do, the others beside it, by rejection."""
     best, best_gap = None, -np.inf
+    middle = size * (0.5 + rng.uniform(-0.1, 0.1, 2))
     for _ in range(30):
-        centres = np.stack([rng.uniform(0.9 * r, size - 0.9 * r, 2) for r in radii])
+        centres = np.stack([middle, *(rng.uniform(0.9 * r, size - 0.9 * r, 2) for r in radii[1:])])
         gap = min(
             (
                 float(np.linalg.norm(centres[i] - centres[j]) - 0.85 * (radii[i] + radii[j]))
@@ -280,8 +282,8 @@ def render(rng: np.random.Generator, photograph: np.ndarray, size: int = SIZE) -
         shape, texture = str(rng.choice(_SHAPE_NAMES)), str(rng.choice(TEXTURES))
         coverage = _coverage(rng, shape, centre, radius, size)
         behind = np.average(canvas.reshape(-1, 3), axis=0, weights=coverage.ravel())
-        seen = [n for n, c in COLOURS.items() if np.linalg.norm(np.array(c) - behind) > _LEAST_CONTRAST]
-        colour = str(rng.choice(seen))
+        contrast = np.linalg.norm(_PALETTE - behind, axis=1)
+        colour = _COLOUR_NAMES[int(rng.choice(np.flatnonzero(contrast > _LEAST_CONTRAST)))]
         paint = _paint(rng, colour, texture, radius, size)
         opacity = rng.uniform(0.85, 1.0)  # some of the photograph shows through: contrast is part of the task
         canvas = canvas + opacity * coverage[..., None] * (paint - canvas)

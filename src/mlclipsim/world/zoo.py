@@ -1,7 +1,7 @@
 """Train the zoo: the small networks of the embedded world, from nothing, on rendered scenes.
 
 ``snakemake zoo --config retrain_zoo=true`` runs this. Every network is trained by one process on one thread
-with batches that depend on (seed, network, step) alone, so a killed training resumes where it was and ends with
+with batches that depend on (seed, network, step) alone, so a killed training resumes and ends with
 the same weights. Weights are stored as float16, and what is measured is what is stored.
 """
 
@@ -56,15 +56,15 @@ class Plan:
 PLANS: dict[str, Plan] = {
     "scene-clip": Plan(steps=1250, learning_rate=1e-3, weight_decay=0.1, channels_last=False),
     "scene-repvgg": Plan(
-        steps=700, channels_last=False
+        steps=900, channels_last=False
     ),  # torch 2.15 corrupts memory in its channels-last backward
-    "scene-fasternet": Plan(steps=700),
+    "scene-fasternet": Plan(steps=700, learning_rate=1e-3),
     "scene-densenet": Plan(steps=700),
     "scene-vovnet": Plan(steps=700),
     "scene-regnet": Plan(steps=700),
-    "scene-poolformer": Plan(steps=700, learning_rate=2e-3),
+    "scene-poolformer": Plan(steps=700, learning_rate=1.5e-3),
     "scene-mobilenet": Plan(steps=700),
-    "scene-convnext": Plan(steps=800, learning_rate=3e-3),
+    "scene-convnext": Plan(steps=700, learning_rate=1.5e-3),
     "scene-darknet": Plan(steps=600),
     "scene-dla": Plan(steps=500),
     "scene-segmenter": Plan(steps=700, batch=64, channels_last=False),
