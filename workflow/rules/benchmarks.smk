@@ -29,7 +29,7 @@ rule preference:
         labels=rules.votes.output.labels,
         votes=rules.votes.output.votes,
         voters=rules.predictions.output.voters,
-        scores=rules.baselines.output.scores,
+        baselines=rules.baselines.output.scores,
         similarities=SIMILARITIES[plan.encoder],
         untrained=SIMILARITIES[plan.untrained],
         weights=plan.own("models", plan.encoder, "weights.json"),
@@ -47,7 +47,7 @@ rule preference:
     shell:
         "python -m mlclipsim step preference --spec {params.spec:q} --input pairs={input.pairs:q}"
         " --input labels={input.labels:q} --input votes={input.votes:q} --input voters={input.voters:q}"
-        " --input scores={input.scores:q} --input similarities={input.similarities:q}"
+        " --input baselines={input.baselines:q} --input similarities={input.similarities:q}"
         " --input untrained={input.untrained:q} --input weights={input.weights:q}"
         " --output preference={output.preference:q} --output comparisons={output.comparisons:q}"
         " --output ceilings={output.ceilings:q} > {log:q} 2>&1"
