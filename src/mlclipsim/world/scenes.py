@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from importlib.resources import as_file, files
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -169,7 +170,10 @@ def load_photograph(name: str) -> np.ndarray:
     if name not in _SOURCES:
         raise ValueError(f"photograph {name!r} is unknown; expected one of {', '.join(_SOURCES)}")
     package, path, _ = _SOURCES[name]
-    with as_file(files(package) / path) as file, Image.open(file) as stored:
+    spec = find_spec(package)  # finds the folder without importing the package, which takes seconds
+    if spec is None or spec.origin is None:
+        raise ValueError(f"photograph {name!r} lies in the package {package}: install mlclipsim[suite]")
+    with Image.open(Path(spec.origin).parent / path) as stored:
         image = stored.convert("RGB")
     image.thumbnail((720, 720), Image.Resampling.LANCZOS)
     pixels = np.asarray(image)
@@ -242,7 +246,7 @@ def _paint(rng: np.random.Generator, colour: str, texture: str, radius: float, s
 
 
 def _place(rng: np.random.Generator, radii: np.ndarray, size: int) -> np.ndarray:
-    """Centres (n, 2): the largest near the middle, as photographers do, the others beside it, by rejection."""
+    """Centres (n, 2): the largest near the middle, as photographers place it, the others by rejection."""
     best, best_gap = None, -np.inf
     middle = size * (0.5 + rng.uniform(-0.1, 0.1, 2))
     for _ in range(30):
