@@ -198,6 +198,16 @@ def test_packaged_weights(package: Path) -> None:
         load_encoder("bare")
 
 
+def test_scene_networks_see_what_they_were_trained_on() -> None:
+    """The zoo normalises scenes its own way; OpenAI's statistics would shift every feature."""
+    from mlclipsim.world.architectures import MEAN, STD
+
+    for name in ("scene-clip-untrained", "scene-clip-resnet-untrained"):
+        encoder = load_encoder(name)
+        assert encoder.mean.flatten().tolist() == pytest.approx(MEAN)
+        assert encoder.std.flatten().tolist() == pytest.approx(STD)
+
+
 def test_corrupted_weights(package: Path) -> None:
     path = package / "weights" / "tiny.safetensors"
     data = bytearray(path.read_bytes())

@@ -44,6 +44,10 @@ __all__ = ["Encoder", "WeightsError", "build_clip", "load_encoder", "model_confi
 PACKAGED = (
     Path(__file__).parent / "world"
 )  # models/<name>.json, weights/<name>.safetensors, weights/manifest.json
+SCENE_MEAN, SCENE_STD = (
+    (0.5, 0.5, 0.5),
+    (0.25, 0.25, 0.25),
+)  # of world/architectures.py, which is heavy to import
 UNTRAINED = "-untrained"  # suffix of a name: the same network with random weights, a control
 DEFAULT_MODEL, DEFAULT_PRETRAINED = "ViT-B-32-quickgelu", "openai"
 
@@ -300,7 +304,10 @@ def model_config(name: str, checkpoint: str | Path | None = None) -> dict[str, A
             return json.loads(own)
     packaged = PACKAGED / "models" / f"{name}.json"
     if packaged.is_file():
-        return json.loads(packaged.read_text(encoding="utf-8"))
+        config = json.loads(packaged.read_text(encoding="utf-8"))
+        if "model_cfg" not in config:  # a network of the scenes, trained with the statistics of their zoo
+            config = {"model_cfg": config, "preprocess_cfg": {"mean": SCENE_MEAN, "std": SCENE_STD}}
+        return config
     config = open_clip.get_model_config(name) if ":" not in name else None
     if config is None:
         raise ValueError(_unknown(name))
