@@ -56,12 +56,6 @@ def _vovnet() -> nn.Module:
     return VovNet(config, num_classes=CLASSES)
 
 
-def _squeezenet() -> nn.Module:
-    from torchvision.models.squeezenet import SqueezeNet
-
-    return SqueezeNet("1_1", num_classes=CLASSES, dropout=0.1)
-
-
 def _repvgg() -> nn.Module:
     from timm.models.byobnet import ByoBlockCfg, ByobNet, ByoModelCfg
 
@@ -111,12 +105,6 @@ def _dla() -> nn.Module:
     from timm.models.dla import DLA
 
     return DLA(levels=(1, 1, 1, 1, 1, 1), channels=(8, 16, 24, 40, 64, 96), num_classes=CLASSES)
-
-
-def _fasternet() -> nn.Module:
-    from timm.models.fasternet import FasterNet
-
-    return FasterNet(embed_dim=32, depths=(1, 2, 3), num_classes=CLASSES, feature_dim=192, drop_path_rate=0.0)
 
 
 def _poolformer() -> nn.Module:
@@ -212,12 +200,10 @@ ARCHITECTURES: dict[str, Architecture] = {
     "densenet": Architecture(_densenet, "densenet"),
     "convnext": Architecture(_convnext, "convnext"),
     "vovnet": Architecture(_vovnet, "vovnet"),
-    "squeezenet": Architecture(_squeezenet, "squeezenet"),
     "repvgg": Architecture(_repvgg, "repvgg"),
     "darknet": Architecture(_darknet, "darknet"),
     "mobilenet": Architecture(_mobilenet, "mobilenet"),
     "dla": Architecture(_dla, "dla"),
-    "fasternet": Architecture(_fasternet, "fasternet"),
     "poolformer": Architecture(_poolformer, "metaformer"),
     "detector": Architecture(_detector, "vovnet", task="detection"),
     "segmenter": Architecture(_segmenter, "repvgg", task="segmentation"),

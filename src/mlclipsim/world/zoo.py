@@ -58,7 +58,6 @@ PLANS: dict[str, Plan] = {
     "scene-repvgg": Plan(
         steps=900, channels_last=False
     ),  # torch 2.15 corrupts memory in its channels-last backward
-    "scene-fasternet": Plan(steps=700, learning_rate=1e-3),
     "scene-densenet": Plan(steps=700),
     "scene-vovnet": Plan(steps=700),
     "scene-regnet": Plan(steps=700),
@@ -66,10 +65,10 @@ PLANS: dict[str, Plan] = {
     "scene-mobilenet": Plan(steps=700),
     "scene-convnext": Plan(steps=700, learning_rate=1.5e-3),
     "scene-darknet": Plan(steps=600),
-    "scene-dla": Plan(steps=500),
     "scene-segmenter": Plan(steps=700, batch=64, channels_last=False),
     "scene-detector": Plan(steps=900, batch=64, learning_rate=2e-3),
     "scene-clip-resnet": Plan(steps=700, learning_rate=1.5e-3, weight_decay=0.1, channels_last=False),
+    "scene-dla": Plan(steps=500),
 }
 _ENCODERS = ("scene-clip", "scene-clip-resnet")
 
