@@ -84,4 +84,4 @@ def test_zoo_of_the_catalog_is_that_of_the_package():
 def test_embedded_folds_are_balanced():
     """Seen and held-out figures compare only with equal numbers of voters."""
     (fold,) = CONFIG["folds"]
-    assert len(fold["seen"]) == len(fold["held_out"]) == 5
+    assert len(fold["seen"]) == len(fold["held_out"]) >= 4
