@@ -37,7 +37,10 @@ def _densenet() -> nn.Module:
 def _convnext() -> nn.Module:
     from timm.models.convnext import ConvNeXt
 
-    return ConvNeXt(depths=(2, 2, 2, 1), dims=(32, 64, 96, 128), patch_size=4, num_classes=CLASSES)
+    # layer scale starts so small by default that a short training hardly passes it
+    return ConvNeXt(
+        depths=(2, 2, 2, 1), dims=(32, 64, 96, 128), patch_size=4, ls_init_value=None, num_classes=CLASSES
+    )
 
 
 def _vovnet() -> nn.Module:
@@ -107,16 +110,10 @@ def _dla() -> nn.Module:
     return DLA(levels=(1, 1, 1, 1, 1, 1), channels=(8, 16, 24, 40, 64, 96), num_classes=CLASSES)
 
 
-def _poolformer() -> nn.Module:
-    from timm.models.metaformer import MetaFormer, Pooling
+def _fasternet() -> nn.Module:
+    from timm.models.fasternet import FasterNet
 
-    return MetaFormer(
-        depths=(2, 2, 2, 2),
-        dims=(24, 48, 96, 128),
-        token_mixers=Pooling,
-        num_classes=CLASSES,
-        downsample_norm=None,
-    )
+    return FasterNet(embed_dim=32, depths=(1, 2, 3), num_classes=CLASSES, feature_dim=192, drop_path_rate=0.0)
 
 
 class _Pyramid(nn.Module):
@@ -204,7 +201,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "darknet": Architecture(_darknet, "darknet"),
     "mobilenet": Architecture(_mobilenet, "mobilenet"),
     "dla": Architecture(_dla, "dla"),
-    "poolformer": Architecture(_poolformer, "metaformer"),
+    "fasternet": Architecture(_fasternet, "fasternet"),
     "detector": Architecture(_detector, "vovnet", task="detection"),
     "segmenter": Architecture(_segmenter, "repvgg", task="segmentation"),
 }

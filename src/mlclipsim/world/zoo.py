@@ -55,15 +55,14 @@ class Plan:
 # In the order in which they are started: the longest first, so that two workers end together.
 PLANS: dict[str, Plan] = {
     "scene-clip": Plan(steps=1250, learning_rate=1e-3, weight_decay=0.1, channels_last=False),
-    "scene-repvgg": Plan(
-        steps=900, channels_last=False
-    ),  # torch 2.15 corrupts memory in its channels-last backward
+    # torch 2.15 corrupts memory in RepVGG's channels-last backward
+    "scene-repvgg": Plan(steps=900, channels_last=False),
     "scene-densenet": Plan(steps=700),
     "scene-vovnet": Plan(steps=700),
     "scene-regnet": Plan(steps=700),
-    "scene-poolformer": Plan(steps=700, learning_rate=1.5e-3),
     "scene-mobilenet": Plan(steps=700),
-    "scene-convnext": Plan(steps=700, learning_rate=1.5e-3),
+    "scene-convnext": Plan(steps=700, learning_rate=2e-3),
+    "scene-fasternet": Plan(steps=900, learning_rate=1.5e-3),
     "scene-darknet": Plan(steps=600),
     "scene-segmenter": Plan(steps=700, batch=64, channels_last=False),
     "scene-detector": Plan(steps=900, batch=64, learning_rate=2e-3),
