@@ -34,15 +34,6 @@ def _densenet() -> nn.Module:
     return DenseNet(growth_rate=12, block_config=(3, 5, 6), bn_size=2, num_classes=CLASSES)
 
 
-def _convnext() -> nn.Module:
-    from timm.models.convnext import ConvNeXt
-
-    # layer scale starts so small by default that a short training hardly passes it
-    return ConvNeXt(
-        depths=(2, 2, 2, 1), dims=(32, 64, 96, 128), patch_size=4, ls_init_value=None, num_classes=CLASSES
-    )
-
-
 def _vovnet() -> nn.Module:
     from timm.models.vovnet import VovNet
 
@@ -110,10 +101,10 @@ def _dla() -> nn.Module:
     return DLA(levels=(1, 1, 1, 1, 1, 1), channels=(8, 16, 24, 40, 64, 96), num_classes=CLASSES)
 
 
-def _fasternet() -> nn.Module:
-    from timm.models.fasternet import FasterNet
+def _shufflenet() -> nn.Module:
+    from torchvision.models.shufflenetv2 import ShuffleNetV2
 
-    return FasterNet(embed_dim=32, depths=(1, 2, 3), num_classes=CLASSES, feature_dim=192, drop_path_rate=0.0)
+    return ShuffleNetV2([2, 4, 2], [24, 48, 96, 192, 256], num_classes=CLASSES)
 
 
 class _Pyramid(nn.Module):
@@ -195,13 +186,12 @@ class Architecture:
 ARCHITECTURES: dict[str, Architecture] = {
     "regnet": Architecture(_regnet, "regnet"),
     "densenet": Architecture(_densenet, "densenet"),
-    "convnext": Architecture(_convnext, "convnext"),
     "vovnet": Architecture(_vovnet, "vovnet"),
     "repvgg": Architecture(_repvgg, "repvgg"),
     "darknet": Architecture(_darknet, "darknet"),
     "mobilenet": Architecture(_mobilenet, "mobilenet"),
     "dla": Architecture(_dla, "dla"),
-    "fasternet": Architecture(_fasternet, "fasternet"),
+    "shufflenet": Architecture(_shufflenet, "shufflenet"),
     "detector": Architecture(_detector, "vovnet", task="detection"),
     "segmenter": Architecture(_segmenter, "repvgg", task="segmentation"),
 }
