@@ -1,4 +1,4 @@
-"""The files that stand between two steps: declared columns, checked when written and when read, never half-written."""
+"""The files between two steps: declared columns, checked when written and read, never half-written."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ArtifactError(RuntimeError):
 
 _ID, _NAME = pa.string(), pa.dictionary(pa.int32(), pa.string())
 
-# Columns that others may rely on. Units are in the names (`_db`); further columns of a table come after these.
+# Columns that others may rely on. Units are in the names (`_db`); further columns come after these.
 SCHEMAS: dict[str, pa.Schema] = {
     # One row per source photograph: the one role that it plays (method: partition).
     "partition": pa.schema([("photograph", _ID), ("sha256", _ID), ("role", _NAME)]),
@@ -116,7 +116,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("reference_correct", pa.bool_()),
         ]
     ),
-    # One row per (pair, voter): 1 = A is closer to the reference, 0 = B, 1/2 = tie, null = the voter abstains.
+    # One row per (pair, voter): 1 = A is closer to the reference, 0 = B, 1/2 = tie, null = an abstention.
     "votes": pa.schema([("pair_id", _ID), ("voter", _NAME), ("vote", pa.float64())]),
     # One row per (pair, fold, group): the soft label p that A is preferred. group is `seen` or `held_out`.
     "labels": pa.schema(
@@ -131,7 +131,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     # One row per image; further columns are `layer_<index>` in the encoder's order and `global`.
     "similarities": pa.schema([("image_id", _ID), ("reference_id", _ID)]),
-    # One row per (image, metric). `score` keeps the metric's own direction; see the catalog's `higher_is_better`.
+    # One row per (image, metric). `score` keeps the metric's own direction (`higher_is_better`).
     "scores": pa.schema([("image_id", _ID), ("metric", _NAME), ("variant", _NAME), ("score", pa.float64())]),
     # table_2's columns; see docs.
     "preference": pa.schema(
@@ -153,7 +153,7 @@ SCHEMAS: dict[str, pa.Schema] = {
 
 @contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success fsync and rename it into place, on failure remove it.
+    """Yield a temporary path beside ``path``; on success fsync and rename it, on failure remove it.
 
     A reader therefore sees the old file, the new one or none, whatever kills the writer.
     """
@@ -173,7 +173,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
 
 
 def write_table(path: Path | str, frame: pd.DataFrame | pa.Table, schema: str) -> None:
-    """Write ``frame`` as parquet under the declared ``schema`` (a key of :data:`SCHEMAS`); extra columns follow.
+    """Write ``frame`` as parquet under ``schema`` (a key of :data:`SCHEMAS`); extra columns follow.
 
     Raises:
         ArtifactError: a declared column is missing or cannot be cast without loss.
@@ -239,7 +239,7 @@ def read_table(path: Path | str, schema: str, columns: list[str] | None = None) 
 def iterate_table(
     path: Path | str, schema: str, columns: list[str] | None = None, *, rows: int = 256
 ) -> Iterator[pd.DataFrame]:
-    """:func:`read_table` in pieces of ``rows`` rows, so that images of any number pass through a flat memory."""
+    """:func:`read_table` in pieces of ``rows`` rows, so that any number of images fits a flat memory."""
     with _checked(path, schema), pq.ParquetFile(path) as stored:
         batches = stored.iter_batches(rows, columns=columns)
         while (batch := next(batches, None)) is not None:
@@ -248,7 +248,7 @@ def iterate_table(
 
 @contextmanager
 def _checked(path: Path | str, schema: str) -> Iterator[None]:
-    """Check a stored table's columns, and say in one sentence what is wrong with a file that cannot be read."""
+    """Check a stored table's columns, and say in one sentence what is wrong with an unreadable file."""
     try:
         stored = pq.read_schema(path)
         missing = [f.name for f in SCHEMAS[schema] if f.name not in stored.names]

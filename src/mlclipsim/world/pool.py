@@ -108,9 +108,10 @@ def _jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     return np.asarray(Image.open(buffer))
 
 
-def _moves(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _moves(rng: np.random.Generator, n: int) -> list[tuple[int, int, bool]]:
     """Row and column offsets into the padded image, and whether to mirror it."""
-    return rng.integers(0, 2 * _SHIFT + 1, n), rng.integers(0, 2 * _SHIFT + 1, n), rng.random(n) < 0.5
+    offsets = rng.integers(0, 2 * _SHIFT + 1, (2, n)).tolist()
+    return list(zip(*offsets, (rng.random(n) < 0.5).tolist(), strict=True))
 
 
 def augment(images: np.ndarray, seed: int, *, geometric: bool = True) -> Tensor:
@@ -140,7 +141,7 @@ def augment(images: np.ndarray, seed: int, *, geometric: bool = True) -> Tensor:
     if geometric:
         padded = pad(x, (_SHIFT,) * 4, mode="reflect")
         size = x.shape[-1]
-        for i, (top, left, mirrored) in enumerate(zip(*_moves(rng, n), strict=True)):
+        for i, (top, left, mirrored) in enumerate(_moves(rng, n)):
             crop = padded[i, :, top : top + size, left : left + size]
             x[i] = crop.flip(-1) if mirrored else crop
     grey = x.mean(1, keepdim=True)
