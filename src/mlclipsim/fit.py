@@ -84,7 +84,7 @@ def objective(
 
 
 def _cross_entropy(margin: np.ndarray, labels: np.ndarray, mass: np.ndarray) -> tuple[float, np.ndarray]:
-    """``-p log sigmoid(m) - (1 - p) log sigmoid(-m) = log(1 + e^m) - p m``, summed, and its slope in ``m``."""
+    """``-p log sigmoid(m) - (1 - p) log sigmoid(-m) = log(1 + e^m) - p m``, summed, and its slope."""
     shrunk = np.exp(-np.abs(margin))  # one exponential for both, never overflowing
     loss = mass @ (np.maximum(margin, 0) + np.log1p(shrunk) - labels * margin)
     probability = np.where(margin >= 0, 1.0, shrunk) / (1 + shrunk)
