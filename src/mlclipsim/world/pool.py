@@ -130,8 +130,8 @@ def augment(images: np.ndarray, seed: int, *, geometric: bool = True) -> Tensor:
 
     rng, g = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     images = np.array(images)
-    for i in np.flatnonzero(rng.random(len(images)) < 0.1):
-        images[i] = _jpeg(images[i], int(rng.integers(50, 95)))
+    for coded in np.flatnonzero(rng.random(len(images)) < 0.1):
+        images[coded] = _jpeg(images[coded], int(rng.integers(50, 95)))
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255  # (B, 3, H, W)
     n = len(x)
 
