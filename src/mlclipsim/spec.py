@@ -96,6 +96,7 @@ def export_environment(plan: Plan) -> None:
     os.environ["PATH"] = os.pathsep.join(
         [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
     )
+    os.environ.setdefault("TQDM_MININTERVAL", "10")  # jobs' progress goes into logs: a line now and then
 
 
 def load(
