@@ -33,17 +33,9 @@ _HEADS = {
     "unanimous": "unanim.",
     "unseen_family": "unseen fam.",
 }
-_DEFAULT_VARIANTS = (
-    "fitted",
-    "uniform",
-    "global",
-    "rgb",
-    "grey",
-    "luma",
-    "chromatic",
-    "seen voters",
-    "ml_clipsim",
-)
+# Variants that go without saying where a metric has just one row.
+_PLAIN_VARIANTS = ("fitted", "uniform", "global", "rgb", "grey", "luma", "chromatic")
+_DEFAULT_VARIANTS = (*_PLAIN_VARIANTS, "seen voters", "ml_clipsim")
 _CONTENDERS = ("ours", "fidelity", "perceptual")  # the best of these is set in bold
 
 
@@ -119,15 +111,7 @@ def _pivot(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
     metrics = [key[1] for key in keys]
     for key in keys:
         _, metric, variant = key
-        plain = metrics.count(metric) == 1 and variant in (
-            "fitted",
-            "uniform",
-            "global",
-            "rgb",
-            "grey",
-            "luma",
-            "chromatic",
-        )
+        plain = metrics.count(metric) == 1 and variant in _PLAIN_VARIANTS
         row = {"metric": label(metric) if plain else f"{label(metric)} ({label(variant)})"}
         row["macro"] = cell("held_out", "macro", key)
         place = ("held_out", "macro", metric, variant)
