@@ -14,7 +14,7 @@ PRESET ?= embedded
 CORES  ?= all
 TESTS  ?= tests
 BIN    := .venv/bin
-READY  := .venv/.ready
+READY  := .venv/.ready$(if $(SLURM),-slurm)
 SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake
 
 .PHONY: help reproduce setup test test-quick check-results bench lock lint clean
@@ -22,9 +22,10 @@ SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(READY)  ## the environment, from the lock
+setup: $(READY)  ## the environment, from the lock (SLURM=1: with Snakemake's plugin for clusters)
 
-# Does nothing when lock and package metadata are unchanged.
+# Does nothing when lock and package metadata are unchanged. Snakemake imports each plugin at every start, and the
+# one for SLURM brings pandas: a third of the start-up, so it stays only where it is wanted (make setup SLURM=1).
 $(READY): requirements.lock pyproject.toml
 	@python=""; for candidate in $(PYTHON) python3 python3.12 python3.11 python3.13; do \
 	  if "$$candidate" -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; \
@@ -36,7 +37,8 @@ $(READY): requirements.lock pyproject.toml
 	[ -x $(BIN)/python ] || .uv/bin/uv venv --quiet --python "$$(command -v "$$python")" .venv; \
 	export VIRTUAL_ENV="$(CURDIR)/.venv"; \
 	.uv/bin/uv pip sync --require-hashes requirements.lock; \
-	.uv/bin/uv pip install --quiet --no-deps --editable .
+	.uv/bin/uv pip install --quiet --no-deps --editable .; \
+	$(if $(SLURM),,.uv/bin/uv pip uninstall --quiet snakemake-executor-plugin-slurm)
 	@touch $@
 	@echo "== setup: done"
 

@@ -5,7 +5,6 @@ from importlib.resources import files
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from mlclipsim.artifacts import sha256_of
 from mlclipsim.world import zoo
@@ -23,10 +22,7 @@ BARS = {
 
 
 def shipped(name):
-    model = zoo.build(name)
-    stored = load_file(str(WEIGHTS / f"{name}.safetensors"))
-    model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in stored.items()})
-    return model.eval()
+    return zoo.load(name, WEIGHTS / f"{name}.safetensors")
 
 
 def test_files_match_the_manifest_and_stay_small():

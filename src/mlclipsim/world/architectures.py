@@ -108,31 +108,18 @@ def _shufflenet() -> nn.Module:
 
 
 class _Pyramid(nn.Module):
-    """A timm trunk's stages joined by torchvision's feature pyramid; gives the finest map (N, C, 16, 16)."""
+    """A timm trunk's stages, joined by torchvision's feature pyramid; gives the finest map as ``key``."""
 
-    def __init__(self, trunk: nn.Module, channels: list[int], out_channels: int):
+    def __init__(self, trunk: nn.Module, channels: list[int], out_channels: int, key: str):
         super().__init__()
         from torchvision.ops import FeaturePyramidNetwork
 
-        self.trunk, self.out_channels = trunk, out_channels
+        self.trunk, self.out_channels, self.key = trunk, out_channels, key
         self.pyramid = FeaturePyramidNetwork(channels, out_channels)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        maps = self.trunk(x)  # strides 4, 8, 16
-        joined = self.pyramid({str(i): m for i, m in enumerate(maps)})
-        return {"0": joined["0"]}
-
-
-class _LowHigh(nn.Module):
-    """A timm trunk's stride-4 and stride-16 maps under the names that torchvision's LR-ASPP head reads."""
-
-    def __init__(self, trunk: nn.Module):
-        super().__init__()
-        self.trunk = trunk
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        low, high = self.trunk(x)
-        return {"low": low, "high": high}
+        joined = self.pyramid({str(i): m for i, m in enumerate(self.trunk(x))})
+        return {self.key: joined["0"]}
 
 
 def _detector() -> nn.Module:
@@ -142,7 +129,7 @@ def _detector() -> nn.Module:
     from torchvision.models.detection.fcos import FCOSHead
 
     trunk = FeatureListNet(_vovnet(), out_indices=(1, 2, 3), flatten_sequential=True)
-    backbone = _Pyramid(trunk, [48, 64, 96], out_channels=64)
+    backbone = _Pyramid(trunk, [48, 64, 96], out_channels=64, key="0")  # strides 4, 8, 16
     anchors = AnchorGenerator(sizes=((8,),), aspect_ratios=((1.0,),))
     return FCOS(
         backbone,
@@ -162,13 +149,11 @@ def _detector() -> nn.Module:
 
 def _segmenter() -> nn.Module:
     from timm.models._features import FeatureListNet
-    from torchvision.models.segmentation.lraspp import LRASPP
+    from torchvision.models.segmentation.fcn import FCN, FCNHead
 
-    trunk = FeatureListNet(_repvgg(), out_indices=(1, 3), flatten_sequential=True)
-    low, high = trunk.feature_info.channels()
-    return LRASPP(
-        _LowHigh(trunk), low_channels=low, high_channels=high, num_classes=1 + CLASSES, inter_channels=96
-    )
+    trunk = FeatureListNet(_repvgg(), out_indices=(0, 1, 2, 3), flatten_sequential=True)
+    backbone = _Pyramid(trunk, trunk.feature_info.channels(), out_channels=32, key="out")  # strides 2 to 16
+    return FCN(backbone, FCNHead(32, 1 + CLASSES))
 
 
 @dataclass(frozen=True)

@@ -114,16 +114,19 @@ def _moves(rng: np.random.Generator, n: int) -> list[tuple[int, int, bool]]:
     return list(zip(*offsets, (rng.random(n) < 0.5).tolist(), strict=True))
 
 
-def augment(images: np.ndarray, seed: int, *, geometric: bool = True) -> Tensor:
+def augment(
+    images: np.ndarray, seed: int, *, geometric: bool = True, semantic: np.ndarray | None = None
+) -> tuple[Tensor, Tensor | None]:
     """What real networks are trained with: crops, colour jitter, mild random blur, noise, JPEG.
 
     Args:
         images: (B, H, W, 3) uint8.
         seed: of all randomness.
-        geometric: also shift and mirror (not where boxes or masks must stay in place).
+        geometric: also shift and mirror (not where boxes must stay in place).
+        semantic: (B, H, W) uint8 label maps that are shifted and mirrored with their images.
 
     Returns:
-        (B, 3, H, W) float32 in [0, 1].
+        The images, (B, 3, H, W) float32 in [0, 1], and the label maps, (B, H, W) int64, if there were any.
     """
     from torch.nn.functional import pad
     from torchvision.transforms.v2.functional import gaussian_blur
@@ -138,12 +141,16 @@ def augment(images: np.ndarray, seed: int, *, geometric: bool = True) -> Tensor:
     def uniform(low: float, high: float) -> Tensor:
         return torch.rand(n, 1, 1, 1, generator=g) * (high - low) + low
 
+    if semantic is not None:  # as a fourth channel, so that it moves with its image
+        x = torch.cat([x, torch.from_numpy(np.array(semantic)).unsqueeze(1).float()], dim=1)
     if geometric:
         padded = pad(x, (_SHIFT,) * 4, mode="reflect")
         size = x.shape[-1]
         for i, (top, left, mirrored) in enumerate(_moves(rng, n)):
             crop = padded[i, :, top : top + size, left : left + size]
             x[i] = crop.flip(-1) if mirrored else crop
+    labels = x[:, 3].round().long() if semantic is not None else None
+    x = x[:, :3]
     grey = x.mean(1, keepdim=True)
     x = grey + (x - grey) * uniform(0.7, 1.3)  # saturation
     mean = x.mean((1, 2, 3), keepdim=True)
@@ -154,4 +161,4 @@ def augment(images: np.ndarray, seed: int, *, geometric: bool = True) -> Tensor:
         x[blurred] = gaussian_blur(x[blurred], [5, 5], [sigma, sigma])
     noisy = torch.rand(n, generator=g) < 0.25
     x[noisy] += uniform(0.0, 0.025)[noisy] * torch.randn(x[noisy].shape, generator=g)
-    return x.clamp(0, 1)
+    return x.clamp(0, 1), labels
