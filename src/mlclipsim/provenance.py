@@ -20,7 +20,7 @@ from typing import Any
 from mlclipsim.artifacts import sha256_of, write_json
 from mlclipsim.spec import canonical
 
-__all__ = ["PACKAGES", "collect", "write"]
+__all__ = ["PACKAGES", "collect", "git_state", "write"]
 
 # What can move a number or a pixel of a result.
 PACKAGES = (
@@ -45,7 +45,7 @@ def collect(
     step: str, spec: Mapping[str, Any], inputs: Paths, outputs: Paths, *, started: float
 ) -> dict[str, Any]:
     """The provenance as a dict of ``made_from`` (reproducible) and ``measured`` (not)."""
-    commit, dirty = _git()
+    commit, dirty = git_state()
     lock = Path("requirements.lock")
     return {
         "made_from": {
@@ -89,7 +89,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _git() -> tuple[str | None, bool | None]:
+def git_state() -> tuple[str | None, bool | None]:
     """Commit of the working tree and whether tracked files differ; (None, None) outside a repository."""
     try:
         commit = _output("git", "rev-parse", "HEAD").strip()

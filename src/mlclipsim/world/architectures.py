@@ -122,14 +122,14 @@ class _Pyramid(nn.Module):
         return {self.key: joined["0"]}
 
 
-def _detector() -> nn.Module:
+def _detector(classifier: nn.Module | None = None) -> nn.Module:
     from timm.models._features import FeatureListNet
     from torchvision.models.detection import FCOS
     from torchvision.models.detection.anchor_utils import AnchorGenerator
     from torchvision.models.detection.fcos import FCOSHead
 
-    trunk = FeatureListNet(_vovnet(), out_indices=(1, 2, 3), flatten_sequential=True)
-    backbone = _Pyramid(trunk, [48, 64, 96], out_channels=64, key="0")  # strides 4, 8, 16
+    trunk = FeatureListNet(classifier or _vovnet(), out_indices=(1, 2, 3), flatten_sequential=True)
+    backbone = _Pyramid(trunk, trunk.feature_info.channels(), out_channels=64, key="0")  # strides 4, 8, 16
     anchors = AnchorGenerator(sizes=((8,),), aspect_ratios=((1.0,),))
     return FCOS(
         backbone,
@@ -147,22 +147,27 @@ def _detector() -> nn.Module:
     )
 
 
-def _segmenter() -> nn.Module:
+def _segmenter(classifier: nn.Module | None = None) -> nn.Module:
     from timm.models._features import FeatureListNet
     from torchvision.models.segmentation.fcn import FCN, FCNHead
 
-    trunk = FeatureListNet(_repvgg(), out_indices=(0, 1, 2, 3), flatten_sequential=True)
-    backbone = _Pyramid(trunk, trunk.feature_info.channels(), out_channels=32, key="out")  # strides 2 to 16
-    return FCN(backbone, FCNHead(32, 1 + CLASSES))
+    trunk = FeatureListNet(classifier or _regnet(), out_indices=(1, 2, 3, 4), flatten_sequential=True)
+    backbone = _Pyramid(trunk, trunk.feature_info.channels(), out_channels=64, key="out")  # strides 4 to 32
+    return FCN(backbone, FCNHead(64, 1 + CLASSES))
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network of the zoo. ``build()`` gives it with random weights; it takes normalised (N, 3, 64, 64)."""
+    """A network of the zoo. ``build()`` gives it with random weights; it takes normalised (N, 3, 64, 64).
 
-    build: Callable[[], nn.Module]
+    ``trunk`` names the classifier that ``build(classifier)`` can take to start from, as real detectors and
+    segmenters start from one.
+    """
+
+    build: Callable[..., nn.Module]
     family: str
     task: str = "classification"
+    trunk: str | None = None
     input_size: int = INPUT_SIZE
     mean: tuple[float, float, float] = MEAN
     std: tuple[float, float, float] = STD
@@ -177,6 +182,6 @@ ARCHITECTURES: dict[str, Architecture] = {
     "mobilenet": Architecture(_mobilenet, "mobilenet"),
     "dla": Architecture(_dla, "dla"),
     "shufflenet": Architecture(_shufflenet, "shufflenet"),
-    "detector": Architecture(_detector, "vovnet", task="detection"),
-    "segmenter": Architecture(_segmenter, "repvgg", task="segmentation"),
+    "detector": Architecture(_detector, "vovnet", task="detection", trunk="vovnet"),
+    "segmenter": Architecture(_segmenter, "regnet", task="segmentation", trunk="regnet"),
 }

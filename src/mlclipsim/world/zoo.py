@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from mlclipsim.artifacts import atomic, sha256_of, write_json
+from mlclipsim.provenance import git_state
 from mlclipsim.randomness import derive_seed, generator
 from mlclipsim.world.architectures import ARCHITECTURES, MEAN, STD
 from mlclipsim.world.captions import tokenize
@@ -65,15 +66,17 @@ PLANS: dict[str, Plan] = {
     "scene-mobilenet": Plan(steps=700),
     "scene-shufflenet": Plan(steps=900),
     "scene-darknet": Plan(steps=600),
-    "scene-segmenter": Plan(steps=1800, batch=64, channels_last=False),
-    "scene-detector": Plan(steps=1500, batch=64, learning_rate=2e-3),
+    "scene-segmenter": Plan(steps=1200, batch=64, learning_rate=2e-3),
+    "scene-detector": Plan(steps=800, batch=64, learning_rate=2e-3),
     "scene-dla": Plan(steps=500),
 }
 _ENCODERS = ("scene-clip", "scene-clip-resnet")
 
 
-def build(name: str) -> nn.Module:
+def build(name: str, trunk: nn.Module | None = None) -> nn.Module:
     """A network of the zoo with fresh weights, drawn from its own seed; the global random state stays.
+
+    ``trunk`` is the trained classifier that a detector or a segmenter starts from.
 
     Raises:
         ValueError: no network has this name.
@@ -90,7 +93,8 @@ def build(name: str) -> nn.Module:
             if "patch_size" in config["vision_cfg"]:
                 arrange_positions(clip)
             return clip
-        return ARCHITECTURES[name.removeprefix("scene-")].build()
+        build_it = ARCHITECTURES[name.removeprefix("scene-")].build
+        return build_it(trunk) if trunk else build_it()
 
 
 def load(name: str, weights: Path) -> nn.Module:
@@ -99,6 +103,14 @@ def load(name: str, weights: Path) -> nn.Module:
     stored = load_file(weights)
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in stored.items()})
     return model.eval()
+
+
+def _trunk(name: str) -> str | None:
+    """The network of the zoo that ``name`` starts from."""
+    if name in _ENCODERS:
+        return None
+    trunk = ARCHITECTURES[name.removeprefix("scene-")].trunk
+    return f"scene-{trunk}" if trunk else None
 
 
 def _task(name: str) -> str:
@@ -197,14 +209,19 @@ def _load_checkpoint(path: Path, model: nn.Module, optimiser: torch.optim.Optimi
     return int(state["step"])
 
 
-def train(name: str, pool: ScenePool, plan: Plan, checkpoint: Path, position: int = 0) -> nn.Module:
+def train(
+    name: str, pool: ScenePool, plan: Plan, checkpoint: Path, trunk: Path | None = None, position: int = 0
+) -> nn.Module:
     """Train one network, resuming from ``checkpoint`` (written every minute) if it is there.
+
+    ``trunk`` holds the weights of the classifier that it starts from, if it starts from one.
 
     Raises:
         FloatingPointError: the loss became NaN or infinite.
     """
     task = _task(name)
-    model: Any = build(name)
+    start = _trunk(name)
+    model: Any = build(name, load(start, trunk) if start and trunk else None)
     if task == "contrastive":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(ZOO_SEED, "guidance", name))
@@ -332,7 +349,12 @@ def _make(name: str, output: Path, work: Path, steps_scale: float, position: int
     plan = PLANS[name]
     plan = Plan(**{**plan.__dict__, "steps": max(2, round(plan.steps * steps_scale))})
     pool = render_pool("zoo_train", _pool_size(steps_scale), ZOO_SEED, work / "pool")
-    model = train(name, pool, plan, work / f"{name}.checkpoint.pt", position)
+    trunk = output / f"{_trunk(name)}.safetensors" if _trunk(name) else None
+    if trunk and not trunk.exists():
+        raise FileNotFoundError(
+            f"{name} starts from {_trunk(name)}, whose weights {trunk} are not there; train that one too"
+        )
+    model = train(name, pool, plan, work / f"{name}.checkpoint.pt", trunk, position)
     with atomic(weights) as temporary:
         save_file(_half(model), temporary)
     stored_model = load(name, weights)
@@ -348,6 +370,9 @@ def _make(name: str, output: Path, work: Path, steps_scale: float, position: int
         "steps": plan.steps,
         "batch": plan.batch,
         "seed": ZOO_SEED,
+        "starts_from": _trunk(name),
+        "command": f"mlclipsim zoo --output weights --work work --only {name}",
+        "commit": git_state()[0],
         "seconds": round(time.monotonic() - started, 1),
     }
     write_json(record, result)
@@ -377,14 +402,17 @@ def main(argv: list[str] | None = None) -> int:
         render_pool(role, n, ZOO_SEED, arguments.work / "pool", arguments.workers)
     manifest: dict[str, Any] = {}
     context = multiprocessing.get_context("spawn")
+    # what starts from a classifier of the zoo waits until that is trained
+    waves = [[n for n in arguments.only if not _trunk(n)], [n for n in arguments.only if _trunk(n)]]
     with ProcessPoolExecutor(arguments.workers, mp_context=context) as executor:
-        jobs = {
-            executor.submit(_make, n, arguments.output, arguments.work, arguments.steps_scale, i): n
-            for i, n in enumerate(arguments.only)
-        }
-        for job in as_completed(jobs):
-            manifest[jobs[job]] = job.result()
-            print(f"{jobs[job]}: {manifest[jobs[job]]['clean']}", flush=True)
+        for wave in waves:
+            jobs = {
+                executor.submit(_make, n, arguments.output, arguments.work, arguments.steps_scale, i): n
+                for i, n in enumerate(wave)
+            }
+            for job in as_completed(jobs):
+                manifest[jobs[job]] = job.result()
+                print(f"{jobs[job]}: {manifest[jobs[job]]['clean']}", flush=True)
     path = arguments.output / "manifest.json"
     known = json.loads(path.read_text()) if path.exists() else {}
     write_json(path, {**known, **manifest})
