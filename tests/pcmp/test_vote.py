@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from mlclipsim import artifacts
 from mlclipsim.artifacts import read_table, write_table
 from mlclipsim.images import encode_image
 from mlclipsim.machines import Classifier
@@ -64,18 +65,10 @@ def tables(tmp_path):
         for image, value in distance.items():
             missing = image == "d" and voter in ("a1", "a2", "b1")
             value = 1 - value if voter == "a2" else value
-            predictions.append((image, voter, np.nan if missing else value, 0.1, 0.1, 0.1, 0.0, True, True))
-    columns = [
-        "image_id",
-        "voter",
-        "kl",
-        "kl_t4",
-        "js",
-        "logit_cosine",
-        "top1",
-        "correct",
-        "reference_correct",
-    ]
+            value = np.nan if missing else value
+            of_task = {"box_f1": value} if voter == "c1" else {"kl": value}
+            predictions.append({"image_id": image, "voter": voter, **of_task})
+    columns = artifacts.SCHEMAS["predictions"].names
     pairs = pd.DataFrame(
         [
             ("one", "r", "pcmp_test", 25.0, "a", "b", "jpeg", "contrast", True, 25.0, 25.0),
@@ -88,7 +81,8 @@ def tables(tmp_path):
     )
     inputs = {name: tmp_path / f"{name}.parquet" for name in ("pairs", "predictions", "voters")}
     write_table(inputs["pairs"], pairs, "pairs")
-    write_table(inputs["predictions"], pd.DataFrame(predictions, columns=columns), "predictions")
+    frame = pd.DataFrame(predictions, columns=columns)  # what a voter's task does not have is null
+    write_table(inputs["predictions"], frame.assign(abstains=False), "predictions")
     write_table(inputs["voters"], VOTERS, "voters")
     return inputs, {name: tmp_path / f"{name}.parquet" for name in ("votes", "labels", "drops")}
 
