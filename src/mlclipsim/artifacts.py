@@ -117,7 +117,10 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("box_f1", pa.float64()),  # 1 - F1 of matched boxes
             ("mean_iou", pa.float64()),  # 1 - mean IoU of label maps
             ("abstains", pa.bool_()),  # its prediction on the reference is empty
-            ("psnr_seen_db", pa.float64()),  # image against reference, as the voter's preprocessing leaves them
+            (
+                "psnr_seen_db",
+                pa.float64(),
+            ),  # image against reference, as the voter's preprocessing leaves them
             ("correct", pa.bool_()),  # prediction equals the ground truth (null without one)
             ("reference_correct", pa.bool_()),
         ]

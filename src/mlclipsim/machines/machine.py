@@ -58,7 +58,9 @@ class Machine(nn.Module):
         ):
             if value not in known:
                 expected = ", ".join(known[:-1]) + f" or {known[-1]}"
-                raise ValueError(f"{name} of a {type(self).__name__.lower()}: expected {expected}, got {value!r}")
+                raise ValueError(
+                    f"{name} of a {type(self).__name__.lower()}: expected {expected}, got {value!r}"
+                )
         self.network = network
         self.input_size = input_size
         self.resize, self.fit, self.channels = resize, fit, channels
@@ -90,7 +92,9 @@ class Machine(nn.Module):
         if self.resize == "bicubic" and self.fit in ("crop", "whole"):
             return resize_bicubic(images, self.input_size, crop=self.fit == "crop")
         if shape != (height, width):
-            images = F.interpolate(images, shape, mode=self.resize, antialias=self.fit != "letterbox", align_corners=False)
+            images = F.interpolate(
+                images, shape, mode=self.resize, antialias=self.fit != "letterbox", align_corners=False
+            )
             images = images.clamp(0, 1)  # bicubic overshoots
         if self.fit == "crop":
             top, left = (round((side - self.input_size) / 2) for side in shape)
