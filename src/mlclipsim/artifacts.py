@@ -90,8 +90,8 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("count", pa.int64()),
         ]
     ),
-    # The machines that vote. `temperature` calibrates a classifier's logits on clean images; other tasks have none,
-    # and no accuracy either (their ground truth is not in `references`).
+    # The machines that vote. `temperature` calibrates a classifier's logits on clean images; other tasks have
+    # none, and no accuracy either (their ground truth is not in `references`).
     "voters": pa.schema(
         [
             ("voter", _ID),
@@ -103,8 +103,8 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("sha256", _ID),
         ]
     ),
-    # One row per (image, voter): every divergence of the voter's task, so that any label can be derived without
-    # inference. Those of other tasks are null; all are where the voter abstains.
+    # One row per (image, voter): every divergence of the voter's task, so that any label can be derived
+    # without inference. Those of other tasks are null, and all are where the voter abstains.
     "predictions": pa.schema(
         [
             ("image_id", _ID),
@@ -120,7 +120,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             (
                 "psnr_seen_db",
                 pa.float64(),
-            ),  # image against reference, as the voter's preprocessing leaves them
+            ),  # after the voter's preprocessing of both
             ("correct", pa.bool_()),  # prediction equals the ground truth (null without one)
             ("reference_correct", pa.bool_()),
         ]

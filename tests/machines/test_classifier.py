@@ -105,7 +105,7 @@ def test_unknown_builder_and_other_tasks(weights):
         load("test", entry(weights, builder="keras"))
     with pytest.raises(ValueError, match="task 'captioning' is unknown, expected one of classification, det"):
         load("test", entry(weights, task="captioning"))
-    with pytest.raises(ValueError, match="'test': fit of a detector: expected whole, .* got 'crop'"):
+    with pytest.raises(ValueError, match=r"'test': fit of a detector: expected whole, .* got 'crop'"):
         load("test", entry(weights, task="detection"))
 
 

@@ -164,7 +164,7 @@ def test_table_9_of_a_voter_without_accuracy_or_temperature(inputs, tmp_path):
     assert table["references_abstained"] == 20
     assert np.isnan(table["clean_accuracy"])
     printed = (tmp_path / "table_9.md").read_text("utf-8")
-    assert "| 10 joe | detection | cspdarknet | – | – |" in printed
+    assert f"| 10 joe | detection | cspdarknet | {writer.NOTHING} | {writer.NOTHING} |" in printed
     assert "nan" not in printed
 
 

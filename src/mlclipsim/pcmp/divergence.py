@@ -45,7 +45,7 @@ def _kl(log_p: np.ndarray, log_q: np.ndarray) -> np.ndarray:
 
 
 def divergences(reference: np.ndarray, distorted: np.ndarray, temperature: float) -> dict[str, np.ndarray]:
-    """Every kind of divergence between a classifier's predictions, ``x`` on the reference, ``y`` on the distorted image.
+    """Every kind of divergence of a classifier, ``x`` on the reference, ``y`` on the distorted image.
 
     With ``p = softmax(logits / temperature)``:
 

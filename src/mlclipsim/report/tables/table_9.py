@@ -54,11 +54,11 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
     tidy = pd.DataFrame(rows, columns=["voter", "task", "family", "quantity", "with", "value"])
     tidy["value"] = tidy["value"].astype(float)
     notes = [
-        "Accuracy: on clean references with a class label. T: temperature that calibrates the logits. Abstains: "
-        "share of pairs without its vote, its prediction on the reference being empty. PSNR: mean over images "
-        "after the voter's own preprocessing, before which it is "
-        f"{number(images['psnr_db'].mean(), 2)} dB for all; residual: median absolute difference within pairs, "
-        f"before it {number(_residual(pairs, images.set_index('image_id')['psnr_db']))} dB.",
+        "Accuracy: on clean references with a class label. T: temperature that calibrates the logits. "
+        "Abstains: share of pairs without its vote, its prediction on the reference being empty. "
+        "PSNR: mean over images after the voter's own preprocessing, before which it is "
+        f"{number(images['psnr_db'].mean(), 2)} dB for all; residual: median absolute difference within "
+        f"pairs, before it {number(_residual(pairs, images.set_index('image_id')['psnr_db']))} dB.",
         "On the right, Krippendorff's alpha of the votes of each two voters, numbered as the rows "
         f"({len(votes):,} pairs).",
     ]
