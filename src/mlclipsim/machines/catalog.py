@@ -127,14 +127,15 @@ def _onnx(name: str, entry: dict[str, Any], path: Path) -> OnnxNetwork:
             "correct its catalog entry"
         )
     # None: any number. The batch may be fixed at 1, for then images go through one by one.
-    wanted = {
+    wanted: dict[str, tuple[str, list[int | None]]] = {
         "classification": ("(N, classes)", [None, None]),
         "segmentation": ("(N, classes, H, W)", [None, None, None, None]),
         "detection": (f"(N, {yolox_rows(size)}, 5 + classes)", [None, yolox_rows(size), None]),
-    }[task]
+    }
+    square: tuple[str, list[int | None]] = (f"(N, 3, {size}, {size})", [None, 3, size, size])
     for what, shape, (text, expected) in (
-        ("an input", network.input_shape, (f"(N, 3, {size}, {size})", [None, 3, size, size])),
-        ("a first output", network.output_shape, wanted),
+        ("an input", network.input_shape, square),
+        ("a first output", network.output_shape, wanted[task]),
     ):
         if len(shape) != len(expected) or any(
             isinstance(have, int) and want is not None and have != want

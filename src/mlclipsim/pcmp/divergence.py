@@ -5,6 +5,7 @@ A classifier's logits have several kinds of divergence; boxes and label maps hav
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -143,7 +144,7 @@ def compare(task: str, reference: Any, distorted: Any, temperature: float) -> di
     """
     if task == "classification":
         return divergences(reference, distorted, temperature)
-    one = {"detection": box_f1, "segmentation": mean_iou}[task]
+    one: Callable[[Any, Any], float] = box_f1 if task == "detection" else mean_iou
     return {OF_TASK[task]: np.array([one(x, y) for x, y in zip(reference, distorted, strict=True)], float)}
 
 
