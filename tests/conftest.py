@@ -57,6 +57,9 @@ def invent(
                     "image_id": images["image_id"],
                     "voter": voter,
                     **dict.fromkeys(("kl", "kl_t4", "js", "logit_cosine", "top1"), 0.1),
+                    **dict.fromkeys(("box_f1", "mean_iou"), np.nan),
+                    "abstains": False,
+                    "psnr_seen_db": images["psnr_db"],
                     "correct": rng.random(len(images)) < 0.6,
                     "reference_correct": True,
                 }

@@ -103,6 +103,16 @@ def test_encoder_and_voters_share_no_family(group):
     assert f"family 'mobilenetv2' is both in encoder and in {group}" in found[0]
 
 
+def test_the_backbone_of_a_detector_or_segmenter_counts():
+    folds = [{"seen": ["mcunet", "deeplabv3-mobilenetv2"], "held_out": ["squeezenet1-1"]}]
+    found = [problem for problem in problems(preset="local", folds=folds) if "family" in problem]
+    assert len(found) == 1
+    assert "family 'mobilenetv2' is both in encoder and in seen (lit-mobilenetv2, deeplabv3" in found[0]
+    folds = [{"seen": ["scene-detector", "scene-dla"], "held_out": ["scene-vovnet"]}]
+    found = [problem for problem in problems(folds=folds) if "family" in problem]
+    assert "family 'vovnet' is both in seen and in held_out (scene-detector, scene-vovnet)" in found[0]
+
+
 def test_missing_assets_folder_is_said_once(tmp_path, monkeypatch):
     monkeypatch.setenv("MLCLIPSIM_ASSETS", str(tmp_path / "nowhere"))
     with pytest.raises(ConfigError, match="is not there; set MLCLIPSIM_ASSETS") as caught:

@@ -90,7 +90,8 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("count", pa.int64()),
         ]
     ),
-    # The machines that vote. `temperature` calibrates the logits on clean images.
+    # The machines that vote. `temperature` calibrates a classifier's logits on clean images; other tasks have
+    # none, and no accuracy either (their ground truth is not in `references`).
     "voters": pa.schema(
         [
             ("voter", _ID),
@@ -102,7 +103,8 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("sha256", _ID),
         ]
     ),
-    # One row per (image, voter): every divergence kind, so that any label can be derived without inference.
+    # One row per (image, voter): every divergence of the voter's task, so that any label can be derived
+    # without inference. Those of other tasks are null, and all are where the voter abstains.
     "predictions": pa.schema(
         [
             ("image_id", _ID),
@@ -112,6 +114,13 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("js", pa.float64()),
             ("logit_cosine", pa.float64()),  # 1 - cosine of the logits
             ("top1", pa.float64()),  # 1 where the predicted class changed, else 0
+            ("box_f1", pa.float64()),  # 1 - F1 of matched boxes
+            ("mean_iou", pa.float64()),  # 1 - mean IoU of label maps
+            ("abstains", pa.bool_()),  # its prediction on the reference is empty
+            (
+                "psnr_seen_db",
+                pa.float64(),
+            ),  # after the voter's preprocessing of both
             ("correct", pa.bool_()),  # prediction equals the ground truth (null without one)
             ("reference_correct", pa.bool_()),
         ]

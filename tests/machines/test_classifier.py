@@ -103,7 +103,9 @@ def test_missing_weights(tmp_path):
 def test_unknown_builder_and_other_tasks(weights):
     with pytest.raises(ValueError, match="builder 'keras' is unknown, expected one of zoo, timm"):
         load("test", entry(weights, builder="keras"))
-    with pytest.raises(ValueError, match="expected a classifier, got task 'detection'"):
+    with pytest.raises(ValueError, match="task 'captioning' is unknown, expected one of classification, det"):
+        load("test", entry(weights, task="captioning"))
+    with pytest.raises(ValueError, match=r"'test': fit of a detector: expected whole, .* got 'crop'"):
         load("test", entry(weights, task="detection"))
 
 

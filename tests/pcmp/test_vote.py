@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from mlclipsim import artifacts
 from mlclipsim.artifacts import read_table, write_table
 from mlclipsim.images import encode_image
-from mlclipsim.machines import Classifier
+from mlclipsim.machines import Classifier, Detector, Segmenter
 from mlclipsim.pcmp import vote
 from mlclipsim.pcmp.divergence import divergences
 
@@ -64,18 +65,10 @@ def tables(tmp_path):
         for image, value in distance.items():
             missing = image == "d" and voter in ("a1", "a2", "b1")
             value = 1 - value if voter == "a2" else value
-            predictions.append((image, voter, np.nan if missing else value, 0.1, 0.1, 0.1, 0.0, True, True))
-    columns = [
-        "image_id",
-        "voter",
-        "kl",
-        "kl_t4",
-        "js",
-        "logit_cosine",
-        "top1",
-        "correct",
-        "reference_correct",
-    ]
+            value = np.nan if missing else value
+            of_task = {"box_f1": value} if voter == "c1" else {"kl": value}
+            predictions.append({"image_id": image, "voter": voter, **of_task})
+    columns = artifacts.SCHEMAS["predictions"].names
     pairs = pd.DataFrame(
         [
             ("one", "r", "pcmp_test", 25.0, "a", "b", "jpeg", "contrast", True, 25.0, 25.0),
@@ -88,7 +81,8 @@ def tables(tmp_path):
     )
     inputs = {name: tmp_path / f"{name}.parquet" for name in ("pairs", "predictions", "voters")}
     write_table(inputs["pairs"], pairs, "pairs")
-    write_table(inputs["predictions"], pd.DataFrame(predictions, columns=columns), "predictions")
+    frame = pd.DataFrame(predictions, columns=columns)  # what a voter's task does not have is null
+    write_table(inputs["predictions"], frame.assign(abstains=False), "predictions")
     write_table(inputs["voters"], VOTERS, "voters")
     return inputs, {name: tmp_path / f"{name}.parquet" for name in ("votes", "labels", "drops")}
 
@@ -214,3 +208,100 @@ def test_predicting_twice_gives_the_same_bytes_and_other_batches_nearly(predicte
         for o in (outputs, again)
     )
     np.testing.assert_allclose(one["kl"], other["kl"], rtol=1e-4, atol=1e-6)
+
+
+class Bright(nn.Module):
+    """A detector that finds one box where the upper left pixel is bright; counts the images."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = 0
+
+    def forward(self, images):
+        self.seen += len(images)
+        return [
+            {
+                "boxes": torch.tensor([[0.0, 0.0, 8.0, 8.0]]),
+                "scores": image[0, :1, 0].clamp(max=0.95),
+                "labels": torch.tensor([1]),
+            }
+            for image in images
+        ]
+
+
+class Threshold(nn.Module):
+    """A segmenter: class 1 where red exceeds one half; counts the images."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = 0
+
+    def forward(self, images):
+        self.seen += len(images)
+        return {"out": torch.cat([torch.full_like(images[:, :1], 0.5), images[:, :1]], dim=1)}
+
+
+@pytest.fixture
+def three_tasks(predicted, tmp_path, monkeypatch):
+    """A classifier that reads 8 px, a detector and a segmenter, on bright, dark and mixed images."""
+    plain = {"resize": "bilinear", "mean": [0.0] * 3, "std": [1.0] * 3}
+    machines = {
+        "one": Classifier(Counting(0), input_size=8, **plain),
+        "box": Detector(Bright(), input_size=16, fit="stretch", **plain),
+        "map": Segmenter(Threshold(), input_size=16, fit="stretch", **plain),
+    }
+    _, inputs, *_ = predicted
+    references = read_table(inputs["references"], "references")
+    images = read_table(inputs["images"], "images")
+    mixed = np.zeros((16, 16, 3), np.uint8)
+    mixed[:, 4:] = 200  # dark where the detector looks
+    bright, dark = np.full_like(mixed, 200), np.zeros_like(mixed)
+    here = references["role"] == "pcmp_train"  # r6 .. r9
+    references.loc[here, "image"] = [encode_image(p) for p in (bright, dark, mixed, bright)]
+    images["image"] = [encode_image((bright, dark, mixed)[i // 4]) for i in range(12)]
+    paths = {name: tmp_path / f"three-{name}.parquet" for name in ("references", "images")}
+    write_table(paths["references"], references, "references")
+    write_table(paths["images"], images, "images")
+    monkeypatch.setattr(vote, "load", lambda name, entry: machines[name])
+    spec = {
+        "threads": torch.get_num_threads(),
+        "batch_size": 5,
+        "voters": {name: {"task": m.task, "family": name, "sha256": "x"} for name, m in machines.items()},
+    }
+    outputs = {name: tmp_path / f"three-{name}.parquet" for name in ("predictions", "voters")}
+    vote.predict(spec, paths, outputs)
+    table = read_table(outputs["predictions"], "predictions").set_index(["voter", "image_id"])
+    return table, read_table(outputs["voters"], "voters").set_index("voter"), machines
+
+
+def test_three_tasks_each_image_once(three_tasks):
+    *_, machines = three_tasks
+    assert [machine.network.seen for machine in machines.values()] == [22, 22, 22]
+
+
+def test_detectors_and_segmenters_abstain_where_their_reference_is_empty(three_tasks):
+    table, voters, _ = three_tasks
+    # image i belongs to reference r(6 + i % 4): bright, dark, mixed, bright
+    blind = {name: [bool(table.at[(name, f"i{i}"), "abstains"]) for i in range(4)] for name in voters.index}
+    assert blind == {
+        "one": [False, False, False, False],
+        "box": [False, True, True, False],
+        "map": [False, True, False, False],
+    }
+    assert table.loc["box", "box_f1"][["i0", "i4", "i8"]].tolist() == [0, 1, 1]  # bright, dark, mixed
+    assert table.loc["map", "mean_iou"][["i0", "i4"]].tolist() == [0, 1]
+    # mixed against bright: background 0 of 64 pixels, class 1 192 of 256
+    assert table.at[("map", "i8"), "mean_iou"] == pytest.approx(1 - (0 + 0.75) / 2)
+    assert table.loc["box", "box_f1"].isna().tolist() == table.loc["box", "abstains"].tolist()
+    assert table.loc["box", ["kl", "mean_iou", "correct"]].isna().all(axis=None)
+    assert voters.loc["box", ["clean_accuracy", "temperature"]].isna().all()
+    assert voters.at["box", "n_clean"] == 0
+
+
+def test_psnr_after_preprocessing(three_tasks):
+    table, *_ = three_tasks
+    assert (table.loc["box", "psnr_seen_db"] == 25.0).all()  # it reads the stored size: as stored
+    # The classifier reads 8 px: i4 is dark, its reference bright, at any size.
+    expected = 10 * np.log10(255**2 / 200**2)
+    assert table.at[("one", "i4"), "psnr_seen_db"] == pytest.approx(expected, abs=1e-4)
+    assert table.at[("one", "i0"), "psnr_seen_db"] == np.inf

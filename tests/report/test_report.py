@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlclipsim.artifacts import read_json, read_table, write_json
+from mlclipsim.artifacts import read_json, read_table, write_json, write_table
+from mlclipsim.benchmarks import consensus
 from mlclipsim.report import claims, style
 from mlclipsim.report.figures import figure_1, figure_3
-from mlclipsim.report.tables import table_1, table_2, writer
+from mlclipsim.report.tables import table_1, table_2, table_9, writer
 
 SPEC = {
     "preset": "embedded",
@@ -39,6 +40,7 @@ def made(inputs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     table_1.make(SPEC, inputs, _outputs(folder, "table_1", TABLE))
     table_2.make(SPEC, inputs, _outputs(folder, "table_2", TABLE))
+    table_9.make(SPEC, inputs, _outputs(folder, "table_9", TABLE))
     figure_1.make(SPEC, inputs, _outputs(folder, "figure_1", FIGURE))
     figure_3.make(SPEC, inputs, _outputs(folder, "figure_3", FIGURE))
     claims.write(SPEC, inputs, _outputs(folder, "claims", ("json", "md")))
@@ -50,8 +52,9 @@ def test_figures_and_tables_repeat_to_the_byte(made, inputs, tmp_path):
     figure_3.make(SPEC, inputs, _outputs(tmp_path, "figure_3", FIGURE))
     table_1.make(SPEC, inputs, _outputs(tmp_path, "table_1", TABLE))
     table_2.make(SPEC, inputs, _outputs(tmp_path, "table_2", TABLE))
+    table_9.make(SPEC, inputs, _outputs(tmp_path, "table_9", TABLE))
     again = sorted(tmp_path.iterdir())
-    assert len(again) == 14
+    assert len(again) == 17
     for path in again:
         assert path.read_bytes() == (made / path.name).read_bytes(), path.name
 
@@ -67,6 +70,7 @@ def test_no_date_and_no_version_in_the_figures(made):
 
 def test_report_imports_no_torch():
     modules = ["claims", "figures.figure_1", "figures.figure_3", "tables.table_1", "tables.table_2"]
+    modules.append("tables.table_9")
     code = "import sys; " + "; ".join(f"import mlclipsim.report.{name}" for name in modules)
     command = [sys.executable, "-c", f"{code}; sys.exit('torch' in sys.modules)"]
     assert subprocess.run(command, timeout=120).returncode == 0
@@ -124,6 +128,44 @@ def test_table_2_has_the_public_columns_and_reads_well(made):
     assert "95 \\% interval" in tex
     assert "nan |" not in printed
     assert "& nan" not in tex
+
+
+def test_table_9_says_what_each_voter_did(made, inputs):
+    table = pd.read_csv(made / "table_9.csv", keep_default_na=False, dtype={"with": str})
+    assert list(table.columns) == ["voter", "task", "family", "quantity", "with", "value"]
+    votes = read_table(inputs["votes"], "votes").pivot(index="pair_id", columns="voter", values="vote")
+    value = table.set_index(["voter", "quantity", "with"])["value"].astype(float)
+    assert value["ada", "abstentions", ""] == votes["ada"].isna().sum()
+    assert value["ada", "ties", ""] == (votes["ada"] == 0.5).sum()
+    assert value["ada", "votes", ""] + value["ada", "abstentions", ""] == len(votes)
+    assert value["ada", "references", ""] == 50 + 20 + 36
+    assert value["ada", "psnr_seen_db", ""] == value["ada", "psnr_db", ""]
+    expected = consensus.agreement(votes[["ada", "joe"]].to_numpy())
+    assert value["ada", "agreement", "joe"] == pytest.approx(expected, abs=1e-5)
+    assert value["joe", "agreement", "ada"] == value["ada", "agreement", "joe"]
+    row = next(x for x in (made / "table_9.md").read_text("utf-8").splitlines() if x.startswith("| 1 ada |"))
+    assert row.split("|")[4].strip() == ".900"
+    assert len(row.split("|")) - 2 == 8 + 10  # the agreement matrix has a column per voter
+
+
+def test_table_9_of_a_voter_without_accuracy_or_temperature(inputs, tmp_path):
+    """A detector: no class to be right about, nothing to calibrate; it sees nothing on some references."""
+    voters = read_table(inputs["voters"], "voters")
+    predictions = read_table(inputs["predictions"], "predictions")
+    joe = voters["voter"] == "joe"
+    voters.loc[joe, ["task", "family"]] = "detection", "cspdarknet"
+    voters.loc[joe, ["clean_accuracy", "temperature"]] = np.nan
+    blank = predictions["image_id"].str.contains("pcmp_val") & (predictions["voter"] == "joe")
+    write_table(tmp_path / "v", voters, "voters")
+    write_table(tmp_path / "p", predictions.assign(abstains=blank), "predictions")
+    paths = inputs | {"voters": tmp_path / "v", "predictions": tmp_path / "p"}
+    table_9.make(SPEC, paths, _outputs(tmp_path, "table_9", TABLE))
+    table = pd.read_csv(tmp_path / "table_9.csv").query("voter == 'joe'").set_index("quantity")["value"]
+    assert table["references_abstained"] == 20
+    assert np.isnan(table["clean_accuracy"])
+    printed = (tmp_path / "table_9.md").read_text("utf-8")
+    assert f"| 10 joe | detection | cspdarknet | {writer.NOTHING} | {writer.NOTHING} |" in printed
+    assert "nan" not in printed
 
 
 def test_figure_1_shows_what_its_csv_says(made, inputs):
@@ -213,7 +255,7 @@ def test_every_claim_of_the_invented_run(made):
 
 def test_footer_names_preset_run_and_caveat():
     assert style.footer({"preset": "local", "run": "x"}) == (
-        "preset local, run x: all networks share ImageNet supervision."
+        "preset local, run x: all networks but the detector share ImageNet supervision."
     )
     assert style.footer({"preset": "paper", "run": "default"}) == "preset paper, run default."
 

@@ -62,6 +62,37 @@ rule table_2:
         " --output provenance={output.provenance:q} > {log:q} 2>&1"
 
 
+rule table_9:
+    input:
+        images=rules.pcmp_images.output.images,
+        pairs=rules.pcmp_pairs.output.pairs,
+        votes=rules.votes.output.votes,
+        voters=rules.predictions.output.voters,
+        predictions=rules.predictions.output.predictions,
+        code=steps.code("table_9"),
+    output:
+        csv=report(
+            plan.own("tables", "table_9.csv"),
+            caption="../report/table_9.rst",
+            category="Tables",
+        ),
+        md=plan.own("tables", "table_9.md"),
+        tex=plan.own("tables", "table_9.tex"),
+        provenance=plan.own("provenance", "table_9.json"),
+    log:
+        plan.own("logs", "table_9.txt"),
+    conda:
+        "../../environment.yml"
+    params:
+        spec=plan.text("table_9"),
+    shell:
+        "python -m mlclipsim step table_9 --spec {params.spec:q} --input images={input.images:q}"
+        " --input pairs={input.pairs:q} --input votes={input.votes:q} --input voters={input.voters:q}"
+        " --input predictions={input.predictions:q}"
+        " --output csv={output.csv:q} --output md={output.md:q} --output tex={output.tex:q}"
+        " --output provenance={output.provenance:q} > {log:q} 2>&1"
+
+
 rule figure_1:
     input:
         references=rules.references.output.references,

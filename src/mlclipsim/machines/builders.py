@@ -70,7 +70,13 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
 
 
 class OnnxNetwork(nn.Module):
-    """An ONNX graph with one image input, N x 3 x H x W, whose first output is logits. No gradients."""
+    """An ONNX graph with one image input, N x 3 x H x W; gives its first output. No gradients.
+
+    A graph whose batch is fixed at 1 gets the images one by one.
+
+    Attributes:
+        input_shape, output_shape: as the graph declares them; a name or None where it leaves them open.
+    """
 
     def __init__(self, path: Path):
         super().__init__()
@@ -79,8 +85,16 @@ class OnnxNetwork(nn.Module):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        self.input_name = self.session.get_inputs()[0].name
+        first, *others = self.session.get_inputs()
+        if others:
+            raise ValueError(f"expected one input, got {[first.name, *(more.name for more in others)]}")
+        self.input_name = first.name
+        self.input_shape: list[int | str | None] = first.shape
+        if isinstance(first.shape[0], int) and first.shape[0] != 1:
+            raise ValueError(f"expected a batch that is free or 1, got {first.shape[0]}")
+        self.output_shape: list[int | str | None] = self.session.get_outputs()[0].shape
 
-    def forward(self, images: Tensor) -> Tensor:  # (N, 3, H, W) -> (N, C)
-        feed = {self.input_name: images.numpy(force=True).astype(np.float32)}
-        return torch.from_numpy(self.session.run(None, feed)[0])
+    def forward(self, images: Tensor) -> Tensor:  # (N, 3, H, W) -> (N, ...)
+        batch = np.ascontiguousarray(images.numpy(force=True), dtype=np.float32)
+        parts = np.split(batch, len(batch)) if self.input_shape[0] == 1 else [batch]
+        return torch.cat([torch.from_numpy(self.session.run(None, {self.input_name: p})[0]) for p in parts])

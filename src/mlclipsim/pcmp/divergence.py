@@ -1,17 +1,43 @@
-"""How far a prediction moved: divergences between a classifier's logits on reference and distorted image."""
+"""How far a prediction moved: divergences between a machine's predictions on reference and distorted image.
+
+A classifier's logits have several kinds of divergence; boxes and label maps have one each.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, logsumexp, rel_entr
 
-__all__ = ["BOUNDED", "KINDS", "divergences", "fit_temperature", "prefers"]
+if TYPE_CHECKING:
+    from mlclipsim.machines.detector import Boxes
 
-KINDS = ("kl", "kl_t4", "js", "logit_cosine", "top1")
-BOUNDED = frozenset({"logit_cosine", "top1"})  # the others are in nats
+__all__ = [
+    "ALL_KINDS",
+    "BOUNDED",
+    "KINDS",
+    "OF_TASK",
+    "abstains",
+    "box_f1",
+    "compare",
+    "divergences",
+    "fit_temperature",
+    "mean_iou",
+    "prefers",
+]
+
+KINDS = ("kl", "kl_t4", "js", "logit_cosine", "top1")  # of classifiers
+OF_TASK = {"detection": "box_f1", "segmentation": "mean_iou"}  # the one kind of the other tasks
+ALL_KINDS = (*KINDS, *OF_TASK.values())
+BOUNDED = frozenset({"logit_cosine", "top1", *OF_TASK.values()})  # the others are in nats
 
 _TEMPERATURES = (0.05, 20.0)
+_SCORE = 0.3  # a box that scores less was not found
+_IOU = 0.5  # boxes that overlap less are not the same object
+_FOREGROUND = 0.01  # of the pixels: a class with fewer is a speck
 
 
 def _kl(log_p: np.ndarray, log_q: np.ndarray) -> np.ndarray:
@@ -20,7 +46,7 @@ def _kl(log_p: np.ndarray, log_q: np.ndarray) -> np.ndarray:
 
 
 def divergences(reference: np.ndarray, distorted: np.ndarray, temperature: float) -> dict[str, np.ndarray]:
-    """Every kind of divergence between predictions, ``x`` on the reference, ``y`` on the distorted image.
+    """Every kind of divergence of a classifier, ``x`` on the reference, ``y`` on the distorted image.
 
     With ``p = softmax(logits / temperature)``:
 
@@ -52,6 +78,74 @@ def divergences(reference: np.ndarray, distorted: np.ndarray, temperature: float
         "logit_cosine": np.where((x == y).all(axis=-1), 0.0, np.clip(1 - cosine, 0, 2)),
         "top1": (x.argmax(axis=-1) != y.argmax(axis=-1)).astype(np.float64),
     }
+
+
+def box_f1(reference: Boxes, distorted: Boxes) -> float:
+    """1 - F1 of the boxes that score above .3, matched one to one; NaN where the reference has none.
+
+    Greedy: of all pairs of one class with an IoU of at least 1/2, the pair of largest IoU is matched first.
+    F1 is twice the matched over the boxes of both.
+    """
+    x, y = reference.above(_SCORE), distorted.above(_SCORE)
+    if not len(x):
+        return float("nan")
+    overlap = np.where(x.labels[:, None] == y.labels, _iou(x.corners, y.corners), 0.0)
+    matched = 0
+    while overlap.size and overlap.max() >= _IOU:
+        row, column = np.unravel_index(overlap.argmax(), overlap.shape)
+        overlap[row], overlap[:, column] = 0, 0
+        matched += 1
+    return 1 - 2 * matched / (len(x) + len(y))
+
+
+def _iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Intersection over union of each box (left, top, right, bottom) with each, (K, L)."""
+    a, b = np.asarray(first, np.float64)[:, None], np.asarray(second, np.float64)[None]
+    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
+    shared = sides.clip(min=0).prod(axis=-1)
+    union = (a[..., 2:] - a[..., :2]).prod(axis=-1) + (b[..., 2:] - b[..., :2]).prod(axis=-1) - shared
+    return shared / np.maximum(union, np.finfo(np.float64).tiny)
+
+
+def mean_iou(reference: np.ndarray, distorted: np.ndarray) -> float:
+    """1 - mean over classes of the IoU of two label maps; NaN where the reference is all background.
+
+    The classes are those that either map shows, background (0) among them. All background: no other class
+    has more than 1 % of the pixels.
+    """
+    if abstains("segmentation", reference):
+        return float("nan")
+    classes = int(max(reference.max(), distorted.max())) + 1
+    both = np.bincount(reference.ravel().astype(np.int64) * classes + distorted.ravel(), minlength=classes**2)
+    both = both.reshape(classes, classes)
+    union = both.sum(axis=0) + both.sum(axis=1) - both.diagonal()
+    shown = union > 0
+    return 1 - float((both.diagonal()[shown] / union[shown]).mean())
+
+
+def abstains(task: str, reference: Any) -> bool:
+    """Whether a machine's prediction on the reference is empty, so that nothing can move away from it.
+
+    A detector's without a box above .3, a segmenter's without a class, but background, above 1 % of the
+    pixels; never a classifier's.
+    """
+    if task == "detection":
+        return not len(reference.above(_SCORE))
+    if task == "segmentation":
+        return bool(np.bincount(reference.ravel())[1:].max(initial=0) <= _FOREGROUND * reference.size)
+    return False
+
+
+def compare(task: str, reference: Any, distorted: Any, temperature: float) -> dict[str, np.ndarray]:
+    """Every divergence that a task has between two lists of predictions (what ``Machine.predict`` gives).
+
+    Returns:
+        kind -> float64 ``(N,)``, as :func:`divergences`, :func:`box_f1` and :func:`mean_iou`.
+    """
+    if task == "classification":
+        return divergences(reference, distorted, temperature)
+    one: Callable[[Any, Any], float] = box_f1 if task == "detection" else mean_iou
+    return {OF_TASK[task]: np.array([one(x, y) for x, y in zip(reference, distorted, strict=True)], float)}
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -92,8 +186,8 @@ def prefers(
     decades, and below ``epsilon`` a difference means nothing. Bounded ones tie if they differ by less than
     ``tie_bounded``.
     """
-    if kind not in KINDS:
-        raise ValueError(f"divergence {kind!r} is unknown, expected one of {', '.join(KINDS)}")
+    if kind not in ALL_KINDS:
+        raise ValueError(f"divergence {kind!r} is unknown, expected one of {', '.join(ALL_KINDS)}")
     d_a, d_b = np.asarray(d_a, np.float64), np.asarray(d_b, np.float64)
     if kind in BOUNDED:
         difference, threshold = d_b - d_a, tie_bounded
