@@ -116,9 +116,7 @@ def test_a_jump_over_the_target_is_a_step():
     def two_values(image, parameter, field):
         return image + np.uint8(4 if parameter < 2 else 40)
 
-    jump = Family(
-        name="jump", distort=two_values, mildest=1.0, strongest=4.0, parameter_unit="-", source="test"
-    )
+    jump = Family(name="jump", distort=two_values, mildest=1.0, strongest=4.0, quantity="-", source="test")
     image = np.full((16, 16, 3), 100, np.uint8)
     with pytest.raises(Unattainable) as step:
         match_continuous(Curve(image, jump, None), 25.0, tolerance_db=0.05, sign=1)
@@ -166,7 +164,7 @@ def test_the_coarsest_discrete_member_sets_the_level():
             mildest=levels[0],
             strongest=levels[-1],
             levels=levels,
-            parameter_unit="-",
+            quantity="-",
             source="test",
         )
 
