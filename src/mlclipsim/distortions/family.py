@@ -64,17 +64,21 @@ class Family:
             return self.mildest * (self.strongest / self.mildest) ** t
         return self.mildest + (self.strongest - self.mildest) * t
 
+    def check(self, image: np.ndarray) -> None:
+        """Raise ``ValueError`` unless ``image`` is uint8 ``(H, W, 3)``."""
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(
+                f"{self.name}: expected a uint8 image (H, W, 3), got {image.dtype} {image.shape}; "
+                "images.read_image makes RGB of grey files"
+            )
+
     def apply(self, image: np.ndarray, t: float, field: Any) -> np.ndarray:
         """Distort uint8 ``(H, W, 3)`` at strength ``t``; ``field`` is what ``draw`` gave for this image.
 
         Raises:
             ValueError: another shape or type, or a strength outside [0, 1].
         """
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(
-                f"{self.name}: expected a uint8 image (H, W, 3), got {image.dtype} {image.shape}; "
-                "images.read_image makes RGB of grey files"
-            )
+        self.check(image)
         return self.distort(image, self.parameter(t), field)
 
 
