@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image, ImageEnhance
 from scipy.ndimage import gaussian_filter
 from skimage import data
+from skimage.exposure import adjust_gamma
 
 from mlclipsim.distortions import FAMILIES, family
 from mlclipsim.pcmp.match import psnr_db
@@ -26,9 +28,10 @@ HARD = {
     "tiny": data.chelsea()[100:116, 120:136],
 }
 # Spectra, scaled fields, nested cells and maps of values are monotone but for rounding; a motion kernel only
-# nearly so (the sinc of a longer line may pass more of one frequency), a coarse grid may happen to sample
-# well, and an encoder decides block by block.
+# nearly so (the sinc of a longer line may pass more of one frequency; so may a disc as large as the picture),
+# a coarse grid may happen to sample well, and an encoder decides block by block.
 SLACK = {
+    "defocus_blur": 0.4,
     "motion_blur": 0.05,
     "glass_blur": 0.05,
     "down_up_sampling": 0.25,
@@ -53,8 +56,8 @@ def test_psnr_falls_with_the_strength(name, crop):
     rises = np.diff(np.minimum(psnr, 100))
     assert rises.max() <= SLACK.get(name, 0.01)
     assert psnr[0] > 33
-    # There is little to blur, to code coarsely or to fade in a smooth crop.
-    assert psnr[-1] < (26 if crop != "smooth" else 31)
+    # There is little to blur in a smooth crop, and less to code coarsely.
+    assert psnr[-1] < (26 if crop != "smooth" else 36 if name in ("webp", "avif") else 31)
 
 
 @pytest.mark.parametrize("kind", [*HARD, *CROPS])
@@ -62,8 +65,10 @@ def test_psnr_falls_with_the_strength(name, crop):
 def test_any_image_gives_the_same_8_bit_image_twice(name, kind):
     image = (HARD | CROPS)[kind]
     before = image.copy()
+    entry = family(name)
+    one, other = (entry.draw(image, generator(0, name)) for _ in range(2))
     for t in (0.0, 0.37, 1.0):
-        first, second = distort(name, image, t), distort(name, image, t)
+        first, second = entry.apply(image, t, one), entry.apply(image, t, other)
         assert first.dtype == np.uint8
         assert first.shape == image.shape
         np.testing.assert_array_equal(first, second)
@@ -91,7 +96,7 @@ DRAWN = ("gaussian_noise", "shot_noise", "impulse_noise", "block_loss", "motion_
 @pytest.mark.parametrize("name", DRAWN)
 def test_random_families_draw_from_their_seed(name):
     image = CROPS["chelsea"]
-    images = {distort(name, image, 0.6, seed).tobytes() for seed in range(8)}
+    images = {distort(name, image, 0.8, seed).tobytes() for seed in range(8)}
     assert len(images) == (2 if name in SIGNED else 8)  # those draw whether up or down only
 
 
@@ -224,19 +229,20 @@ def test_grey_arrays_are_refused(name):
         family(name).apply(grey, 0.5, None)
 
 
-def test_gamma_and_saturation_agree_with_torchvision():
-    """Reference: torchvision.transforms.v2.functional, on float images."""
-    torch = pytest.importorskip("torch")
-    from torchvision.transforms.v2 import functional as F
-
+def test_gamma_agrees_with_scikit_image():
+    """Reference: skimage.exposure.adjust_gamma, on floats."""
     image = CROPS["astronaut"]
-    x = torch.from_numpy(image).permute(2, 0, 1) / 255
-    for expected, found in (
-        (F.adjust_gamma(x, 2.2), family("gamma").distort(image, 2.2, None)),
-        (F.adjust_saturation(x, 0.5), family("saturation").distort(image, 1.0, -1)),
-        (F.adjust_saturation(x, 2.0), family("saturation").distort(image, 1.0, 1)),
-    ):
-        assert np.abs(255 * expected.permute(1, 2, 0).numpy() - found).max() < 0.6
+    expected = 255 * adjust_gamma(image / 255, 2.2)
+    assert np.abs(expected - family("gamma").distort(image, 2.2, None)).max() <= 0.5 + 1e-9
+
+
+@pytest.mark.parametrize(("direction", "factor"), [(-1, 0.5), (1, 2.0)])
+def test_saturation_agrees_with_pillow(direction, factor):
+    """Reference: PIL.ImageEnhance.Color, whose grey is rounded, hence a step on either side."""
+    image = CROPS["astronaut"]
+    expected = np.array(ImageEnhance.Color(Image.fromarray(image)).enhance(factor)).astype(int)
+    found = family("saturation").distort(image, 1.0, direction)
+    assert np.abs(expected - found).max() <= 2
 
 
 def test_fog_leaves_airlight_alone_at_its_end():

@@ -38,12 +38,14 @@ def test_cells_at_the_far_borders_are_cut():
 
 @pytest.mark.parametrize("factor", [2, 4])
 def test_resampling_agrees_with_pillow(factor):
-    """Reference: Image.resize with BICUBIC, both ways; away from the borders, where ours sees mirrored cells."""
+    """Reference: Image.resize, both ways; away from the far borders, where ours sees mirrored cells."""
     side = 64 // factor
     small = Image.fromarray(IMAGE).resize((side, side), Image.Resampling.BICUBIC)
     expected = np.array(small.resize((64, 64), Image.Resampling.BICUBIC))
     inner = np.s_[: 64 - 3 * factor, : 64 - 3 * factor]
-    np.testing.assert_array_equal(distort("down_up_sampling", IMAGE, factor)[inner], expected[inner])
+    difference = distort("down_up_sampling", IMAGE, factor)[inner].astype(int) - expected[inner]
+    assert np.abs(difference).max() <= 1  # Pillow rounds its coefficients for the box that it was given
+    assert (difference != 0).mean() < 0.01
 
 
 def test_resampling_does_not_shift():

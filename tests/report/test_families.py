@@ -29,7 +29,7 @@ def test_the_sheet_holds_every_image_pixel_by_pixel(few):
 
 
 def test_a_level_out_of_reach_is_refused(few):
-    with pytest.raises(ValueError, match="expected every family at 8 dB, but .*jpeg.* do not attain it"):
+    with pytest.raises(ValueError, match=r"expected every family at 8 dB, but .*jpeg.* do not attain it"):
         families.matched(REFERENCE, 8.0, 0)
 
 

@@ -39,13 +39,14 @@ def _split(image: np.ndarray, rng: np.random.Generator) -> _Tree:
     def add(members: np.ndarray, parent: int) -> None:
         number = len(means)
         group[members] = number
-        mean = np.average(colours[members], axis=0, weights=counts[members])
+        inside, weights = colours[members], counts[members]
+        mean = (weights[:, None] * inside).sum(axis=0) / weights.sum()
         means.append(mean)
         parents.append(parent)
         if len(members) > 1:
-            centred = colours[members] - mean
+            centred = inside - mean
             # einsum, not BLAS: its sums do not depend on the number of threads, and ties are at stake
-            spread = np.einsum("n,nc,nd->cd", counts[members], centred, centred)
+            spread = np.einsum("nc,nd->cd", weights[:, None] * centred, centred)
             variances, axes = np.linalg.eigh(spread)
             half = np.einsum("nc,c->n", centred, axes[:, -1]) > 0
             heappush(queue, (-float(variances.sum()), number, members, half))
