@@ -21,9 +21,14 @@ def few(monkeypatch):
 def test_the_sheet_holds_every_image_pixel_by_pixel(few):
     matches = families.matched(REFERENCE, 25.0, 0)
     page = np.array(families.sheet(REFERENCE, matches))
-    windows = np.lib.stride_tricks.sliding_window_view(page, REFERENCE.shape)[::4, ::4, 0]
+    down, across = 96 + 8 + 20, 96 + 8  # a tile, the gap, and its line of text
+    tiles = [
+        page[8 + row * down :, 8 + column * across :][:96, :96].tobytes()
+        for row in range(3)
+        for column in range(5)
+    ]
     for match in matches.values():
-        assert (windows == match.image).all(axis=(2, 3, 4)).sum() == 1
+        assert tiles.count(match.image.tobytes()) == 1
     levels = [match.psnr_db for match in matches.values()]
     assert max(levels) - min(levels) <= 0.1
 
