@@ -150,3 +150,56 @@ def test_score_of_missing_image_is_one_sentence(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "no.png" in error
     assert error.count("\n") == 1
+
+
+@pytest.fixture
+def photograph(tmp_path):
+    from PIL import Image
+    from skimage import data
+
+    Image.fromarray(data.astronaut()[60:124, 180:244]).save(tmp_path / "in.png")
+    return tmp_path / "in.png"
+
+
+def test_distort_writes_what_matching_gives(photograph, tmp_path, capsys):
+    from mlclipsim.distortions import family
+    from mlclipsim.images import read_image
+    from mlclipsim.pcmp.match import distort
+
+    out = tmp_path / "out.png"
+    command = ["distort", str(photograph), str(out), "--family", "glass_blur"]
+    assert cli.main([*command, "--psnr", "26", "--seed", "5"]) == 0
+    expected = distort(read_image(photograph), family("glass_blur"), psnr_db=26.0, seed=5)
+    assert (read_image(out) == expected.image).all()
+    assert f"strength {expected.strength:.4f}, reach of the displacements" in capsys.readouterr().out
+    assert cli.main([*command, "--strength", "0"]) == 0
+    assert not (read_image(out) == expected.image).all()
+
+
+def test_distort_lists_every_family(capsys):
+    from mlclipsim.distortions import FAMILIES
+
+    assert cli.main(["distort", "--list"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["family", *FAMILIES]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 2, "expected INPUT OUTPUT --family NAME"),
+        (["in.png", "out.png", "--family", "fog"], 2, "expected --strength or --psnr"),
+        (["in.png", "out.png", "--family", "fgo", "--psnr", "25"], 2, "did you mean 'fog'?"),
+        (["in.png", "out.png", "--family", "fog", "--strength", "2"], 2, "expected --strength from 0 to 1"),
+        (["in.png", "out.png", "--family", "fog", "--psnr", "nan"], 2, "expected --psnr between 0 and 100"),
+        (["in.png", "out.jpg", "--family", "fog", "--psnr", "25"], 2, "expected an output ending in .png"),
+        (["no.png", "out.png", "--family", "fog", "--psnr", "25"], 1, "no.png: expected an image file"),
+        (["in.png", "out.png", "--family", "webp", "--psnr", "9"], 1, "webp does not attain 9 dB"),
+    ],
+)
+def test_distort_refuses_in_one_sentence(arguments, code, message, photograph, monkeypatch, capsys):
+    monkeypatch.chdir(photograph.parent)
+    assert cli.main(["distort", *arguments]) == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (photograph.parent / "out.png").exists()

@@ -68,6 +68,19 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--encoder", help="catalog name or open_clip model (default: that of the metric)")
     command.set_defaults(call=_score)
 
+    command = commands.add_parser(
+        "distort", help="distort an image by a strength, or to a PSNR as the data set does"
+    )
+    command.add_argument("input", type=Path, nargs="?", help="the image to distort")
+    command.add_argument("output", type=Path, nargs="?", help="where the result goes, as PNG")
+    command.add_argument("--list", action="store_true", help="list the families instead")
+    command.add_argument("--family", help="the distortion, by name")
+    level = command.add_mutually_exclusive_group()
+    level.add_argument("--strength", type=float, metavar="T", help="from 0, mildest, to 1, strongest")
+    level.add_argument("--psnr", type=float, metavar="DB", help="on 8-bit RGB, peak 255")
+    command.add_argument("--seed", type=int, default=0, help="of the families that draw something")
+    command.set_defaults(call=_distort)
+
     command = commands.add_parser("encoders", help="list the encoders of the catalog, and what each needs")
     command.set_defaults(call=_encoders)
 
@@ -168,6 +181,40 @@ def _encoders(_: argparse.Namespace) -> None:
     for name, entry in specs.read_yaml(specs.project_root() / "config" / "catalog" / "encoders.yaml").items():
         detail = entry.get("pretrained") or entry.get("checkpoint") or ""
         print(f"{name:28s} {entry['family']:12s} {entry['source']:10s} {entry['model']} {detail}".rstrip())
+
+
+def _distort(arguments: argparse.Namespace) -> None:
+    from mlclipsim import distortions, images
+    from mlclipsim.distortions import listing
+    from mlclipsim.pcmp import match
+
+    if arguments.list:
+        print(listing.as_text())
+        return
+    strength, psnr_db, output = arguments.strength, arguments.psnr, arguments.output
+    if arguments.input is None or output is None or arguments.family is None:
+        raise UsageError("expected INPUT OUTPUT --family NAME; --list shows the families")
+    if (strength is None) == (psnr_db is None):
+        raise UsageError("expected --strength or --psnr, got neither; say how much to distort")
+    if strength is not None and not 0 <= strength <= 1:
+        raise UsageError(f"expected --strength from 0 to 1, got {strength:g}; or ask for a --psnr")
+    if psnr_db is not None and not 0 < psnr_db < 100:
+        raise UsageError(f"expected --psnr between 0 and 100 dB, got {psnr_db:g}; 22 to 34 is usual")
+    if output.suffix.lower() != ".png":
+        raise UsageError(f"expected an output ending in .png, got {output.name}; other formats may lose more")
+    try:
+        family = distortions.family(arguments.family)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+    reference = images.read_image(arguments.input)
+    result = match.distort(reference, family, strength=strength, psnr_db=psnr_db, seed=arguments.seed)
+    images.write_png(output, result.image)
+    unit = f" {family.unit}" if family.unit else ""
+    print(
+        f"{family.name}: strength {result.strength:.4f}, "
+        f"{family.quantity} {family.parameter(result.strength):.4g}{unit}, PSNR {result.psnr_db:.2f} dB"
+    )
 
 
 def _score(arguments: argparse.Namespace) -> None:

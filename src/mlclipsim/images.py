@@ -30,6 +30,7 @@ __all__ = [
     "resize",
     "to_tensor",
     "to_uint8",
+    "write_png",
 ]
 
 MIN_SIDE = 16  # pixels; below this neither a CLIP tower nor SSIM's window has anything to look at
@@ -77,6 +78,21 @@ def encode_image(image: np.ndarray) -> bytes:
     # Without loss, quality and method are effort, not fidelity: the least effort costs a few percent in size.
     Image.fromarray(image).save(buffer, "WEBP", lossless=True, quality=0, method=0, exact=True)
     return buffer.getvalue()
+
+
+def write_png(path: str | PathLike[str], image: np.ndarray) -> None:
+    """Write a uint8 ``(H, W, 3)`` array as PNG, whole or not at all.
+
+    Raises:
+        ImageError: the file cannot be written there.
+    """
+    from mlclipsim.artifacts import atomic
+
+    try:
+        with atomic(Path(path)) as temporary:
+            Image.fromarray(image).save(temporary, "PNG")
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
 
 
 def decode_image(data: bytes) -> np.ndarray:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from skimage import data
 from skimage.metrics import peak_signal_noise_ratio
 
 from mlclipsim.distortions import FAMILIES, Family, family
+from mlclipsim.images import read_image
 from mlclipsim.pcmp.match import (
     Curve,
     Match,
     Unattainable,
+    distort,
     match_block,
     match_continuous,
     match_discrete,
@@ -79,10 +84,31 @@ def test_the_residual_lies_on_the_side_that_was_drawn(sign):
         if name == "jpeg2000":  # moves in steps
             continue
         for i, image in enumerate(photographs(64, 6)):
-            match = match_continuous(curve(name, image, i), 25.0, tolerance_db=0.05, sign=sign)
+            try:
+                match = match_continuous(curve(name, image, i), 25.0, tolerance_db=0.05, sign=sign)
+            except Unattainable:  # a crop of few values, on which a map of values moves in steps
+                continue
             right.append(0 <= sign * (match.psnr_db - 25.0) <= 0.05)
     # Where much of a picture is one grey value, even contrast may have nothing on this side.
+    assert len(right) >= 6 * len(CONTINUOUS) - 18
     assert np.mean(right) >= 0.95
+
+
+@pytest.mark.parametrize("name", [name for name, entry in FAMILIES.items() if entry.discrete])
+def test_discrete_families_meet_their_tolerance_or_say_why(name):
+    evaluations, causes = [], []
+    for i, image in enumerate(photographs(64, 3)):
+        for target in (25.0, 28.0, 31.0):
+            try:
+                match = match_discrete(curve(name, image, i), target, tolerance_db=0.25)
+            except Unattainable as reason:
+                causes.append(reason.cause)
+                continue
+            assert abs(match.psnr_db - target) <= 0.25
+            evaluations.append(match.evaluations)
+    assert set(causes) <= {"unattainable_low", "unattainable_step"}
+    assert len(evaluations) >= 4, causes
+    assert np.median(evaluations) <= 10
 
 
 def test_discrete_families_take_the_nearest_of_all_levels():
@@ -116,9 +142,7 @@ def test_a_jump_over_the_target_is_a_step():
     def two_values(image, parameter, field):
         return image + np.uint8(4 if parameter < 2 else 40)
 
-    jump = Family(
-        name="jump", distort=two_values, mildest=1.0, strongest=4.0, parameter_unit="-", source="test"
-    )
+    jump = Family(name="jump", distort=two_values, mildest=1.0, strongest=4.0, quantity="-", source="test")
     image = np.full((16, 16, 3), 100, np.uint8)
     with pytest.raises(Unattainable) as step:
         match_continuous(Curve(image, jump, None), 25.0, tolerance_db=0.05, sign=1)
@@ -166,7 +190,7 @@ def test_the_coarsest_discrete_member_sets_the_level():
             mildest=levels[0],
             strongest=levels[-1],
             levels=levels,
-            parameter_unit="-",
+            quantity="-",
             source="test",
         )
 
@@ -196,3 +220,50 @@ def test_small_and_odd_sizes_match_or_say_why(shape):
     image = data.chelsea()[100 : 100 + shape[0], 120 : 120 + shape[1]]
     result = match_block({name: curve(name, image) for name in FAMILIES}, 25.0, dict.fromkeys(FAMILIES, 1))
     assert sum(isinstance(m, Match) for m in result.values()) >= 6
+
+
+@pytest.mark.parametrize("name", ["fog", "jpeg", "glass_blur"])
+def test_one_image_is_distorted_as_in_a_block(name):
+    image = np.ascontiguousarray(data.chelsea()[100:164, 120:184])
+    goal = distort(image, family(name), strength=0.6, seed=3).psnr_db
+    result = distort(image, family(name), psnr_db=goal, seed=3)
+    assert abs(result.psnr_db - goal) <= (0.25 if name == "jpeg" else 0.05)
+    again = distort(image, family(name), strength=result.strength, seed=3)
+    np.testing.assert_array_equal(result.image, again.image)
+    assert again.psnr_db == result.psnr_db
+
+
+def test_one_image_out_of_reach_says_what_is_in_reach():
+    image = photographs(64, 1)[0]
+    with pytest.raises(ValueError, match=r"webp does not attain 9 dB .* its strongest leaves \d\d\.\d\d dB"):
+        distort(image, family("webp"), psnr_db=9.0)
+    with pytest.raises(ValueError, match="expected strength or psnr_db, got None and None"):
+        distort(image, family("webp"))
+    with pytest.raises(ValueError, match=r"expected a uint8 image \(H, W, 3\)"):
+        distort(image[..., 0], family("colour_quantisation"), strength=0.5)
+
+
+@pytest.mark.slow
+@pytest.mark.assets
+@pytest.mark.parametrize("name", FAMILIES)
+def test_families_are_matched_on_photographs_of_224_px(name):
+    """All targets of the study; what is out of reach is a codec's floor, a step, or a pale picture's grey."""
+    folder = Path(os.environ.get("MLCLIPSIM_ASSETS", "assets")) / "data" / "kodak"
+    if not folder.is_dir():
+        pytest.skip(f"expected photographs in {folder}, found none")
+    evaluations = []
+    for number in (3, 8, 23):
+        image = np.ascontiguousarray(read_image(folder / f"kodim{number:02d}.png")[144:368, 272:496])
+        at = curve(name, image, number)
+        for target in (22.0, 25.0, 28.0, 31.0, 34.0):
+            try:
+                if FAMILIES[name].discrete:
+                    match = match_discrete(at, target, tolerance_db=0.25)
+                else:
+                    match = match_continuous(at, target, tolerance_db=0.05, sign=1)
+            except Unattainable:
+                continue
+            assert abs(match.psnr_db - target) <= (0.25 if FAMILIES[name].discrete else 0.05)
+            evaluations.append(match.evaluations)
+    assert len(evaluations) >= 7
+    assert np.median(evaluations) <= 10

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import difflib
 
-from mlclipsim.distortions import blur, codecs, noise, photometric
+from mlclipsim.distortions import blur, codecs, noise, palette, photometric, replacement, sampling
 from mlclipsim.distortions.family import Family
 
 __all__ = ["FAMILIES", "Family", "family"]
 
 FAMILIES: dict[str, Family] = {
-    entry.name: entry for module in (noise, blur, codecs, photometric) for entry in module.FAMILIES
+    entry.name: entry
+    for module in (noise, replacement, blur, sampling, codecs, palette, photometric)
+    for entry in module.FAMILIES
 }
 
 

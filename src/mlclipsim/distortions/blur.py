@@ -1,4 +1,4 @@
-"""Lost detail: Gaussian and motion blur, and the ringing of a sharp low-pass.
+"""Lost detail: Gaussian, defocus, motion and glass blur, and the ringing of a sharp low-pass.
 
 The symmetric filters act on the image's cosine spectrum, i.e. on the image mirrored at its borders. A
 stronger filter passes less of every frequency, so by Parseval its error can only grow, and an evaluation
@@ -11,6 +11,8 @@ import math
 
 import numpy as np
 from scipy.fft import dctn, idctn
+from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.special import j1
 
 from mlclipsim.distortions.family import Family, to_8bit
 
@@ -36,6 +38,14 @@ def _frequencies(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
 def _gaussian_blur(image: np.ndarray, sigma: float, spectrum: np.ndarray) -> np.ndarray:
     vertical, horizontal = (np.exp(-0.5 * (math.pi * sigma * f) ** 2) for f in _frequencies(image.shape))
     return _filtered(spectrum, vertical * horizontal)
+
+
+def _defocus_blur(image: np.ndarray, radius: float, spectrum: np.ndarray) -> np.ndarray:
+    # The transform of a disc; its edge is softened a little, else a small disc would ring.
+    vertical, horizontal = _frequencies(image.shape)
+    frequency = np.maximum(math.pi * np.hypot(vertical, horizontal), 1e-9)  # radians per px
+    disc = 2 * j1(radius * frequency) / (radius * frequency)
+    return _filtered(spectrum, disc * np.exp(-0.5 * (min(0.5, radius / 4) * frequency) ** 2))
 
 
 def _ringing(image: np.ndarray, cutoff: float, spectrum: np.ndarray) -> np.ndarray:
@@ -82,6 +92,22 @@ def _motion_blur(image: np.ndarray, travel: float, angle: float) -> np.ndarray:
     return to_8bit(np.ascontiguousarray(total.transpose(1, 0, 2)) if steep else total)
 
 
+def _directions(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(2, H, W): where each pixel's light comes from, evenly over the unit disc."""
+    angle = rng.uniform(0, 2 * math.pi, image.shape[:2])
+    return np.sqrt(rng.random(image.shape[:2])) * np.stack([np.sin(angle), np.cos(angle)])
+
+
+def _glass_blur(image: np.ndarray, reach: float, directions: np.ndarray) -> np.ndarray:
+    # Hendrycks and Dietterich swap whole pixels between two Gaussian blurs. Here each pixel looks along its
+    # own direction, between pixels too, so that the result is continuous in how far it looks.
+    sigma = 0.7 * min(1.0, reach)  # of their mildest level
+    soft = gaussian_filter(image.astype(np.float32), (sigma, sigma, 0), mode="reflect")
+    place = np.indices(image.shape[:2]) + reach * directions
+    seen = [map_coordinates(soft[..., c], place, order=1, mode="reflect") for c in range(3)]
+    return to_8bit(gaussian_filter(np.stack(seen, axis=-1), (sigma, sigma, 0), mode="reflect"))
+
+
 FAMILIES = (
     Family(
         name="gaussian_blur",
@@ -89,8 +115,19 @@ FAMILIES = (
         draw=_spectrum,
         mildest=0.2,
         strongest=64.0,
-        parameter_unit="standard deviation, px",
+        quantity="standard deviation",
+        unit="px",
         source="Gaussian kernel, mirrored borders (Hendrycks & Dietterich, ICLR 2019)",
+    ),
+    Family(
+        name="defocus_blur",
+        distort=_defocus_blur,
+        draw=_spectrum,
+        mildest=0.3,
+        strongest=64.0,
+        quantity="radius of the disc",
+        unit="px",
+        source="disc kernel with a softened edge, mirrored borders (Hendrycks & Dietterich, ICLR 2019)",
     ),
     Family(
         name="motion_blur",
@@ -98,8 +135,19 @@ FAMILIES = (
         draw=_angle,
         mildest=0.02,
         strongest=96.0,
-        parameter_unit="travel during exposure, px",
+        quantity="travel during exposure",
+        unit="px",
         source="straight motion, its direction drawn once per image (Hendrycks & Dietterich, ICLR 2019)",
+    ),
+    Family(
+        name="glass_blur",
+        distort=_glass_blur,
+        draw=_directions,
+        mildest=0.05,
+        strongest=96.0,
+        quantity="reach of the displacements",
+        unit="px",
+        source="pixels displaced at random between two slight blurs (Hendrycks & Dietterich, ICLR 2019)",
     ),
     Family(
         name="ringing",
@@ -107,7 +155,8 @@ FAMILIES = (
         draw=_spectrum,
         mildest=1.5,
         strongest=0.005,
-        parameter_unit="cut-off, 1 = Nyquist",
+        quantity="cut-off",
+        unit="Nyquist frequencies",
         source="ideal low-pass, overshoots at edges (sinc filter of Real-ESRGAN, Wang et al., ICCVW 2021)",
     ),
 )

@@ -40,7 +40,24 @@ def _jpeg2000(image: np.ndarray, quality_db: float, _: None) -> np.ndarray:
     return _decoded(stream)
 
 
+def _webp(image: np.ndarray, quality: float, _: None) -> np.ndarray:
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "WEBP", quality=int(quality), method=4)
+    return _decoded(stream)
+
+
+def _avif(image: np.ndarray, quality: float, _: None) -> np.ndarray:
+    # One thread: then the bytes cannot depend on the machine's cores. Speed 8 loses 0.3 dB to the default 6
+    # at equal rate and takes a quarter of its time, of which matching needs seven encodings.
+    stream = io.BytesIO()
+    Image.fromarray(image).save(
+        stream, "AVIF", quality=int(quality), subsampling="4:2:0", speed=8, codec="aom", max_threads=1
+    )
+    return _decoded(stream)
+
+
 _QUALITIES = tuple(float(quality) for quality in range(95, 0, -1))
+_QUALITIES_AND_0 = (*_QUALITIES, 0.0)
 
 FAMILIES = (
     Family(
@@ -49,7 +66,7 @@ FAMILIES = (
         mildest=_QUALITIES[0],
         strongest=_QUALITIES[-1],
         levels=_QUALITIES,
-        parameter_unit="libjpeg quality",
+        quantity="libjpeg quality",
         source="JPEG, ITU-T T.81, chroma 4:2:0 (libjpeg-turbo by Pillow)",
     ),
     Family(
@@ -59,7 +76,26 @@ FAMILIES = (
         strongest=10.0,
         logarithmic=False,
         finest=1e-3,  # 0.04 dB
-        parameter_unit="quality asked of the encoder, dB",
+        quantity="quality asked of the encoder",
+        unit="dB",
         source="JPEG 2000, ITU-T T.800, 9/7 wavelet (OpenJPEG by Pillow)",
+    ),
+    Family(
+        name="webp",
+        distort=_webp,
+        mildest=_QUALITIES_AND_0[0],
+        strongest=_QUALITIES_AND_0[-1],
+        levels=_QUALITIES_AND_0,
+        quantity="libwebp quality",
+        source="WebP, RFC 9649, lossy, chroma 4:2:0 (libwebp by Pillow)",
+    ),
+    Family(
+        name="avif",
+        distort=_avif,
+        mildest=_QUALITIES_AND_0[0],
+        strongest=_QUALITIES_AND_0[-1],
+        levels=_QUALITIES_AND_0,
+        quantity="libavif quality",
+        source="AVIF, AV1 still picture, chroma 4:2:0 (libavif with libaom by Pillow)",
     ),
 )

@@ -22,7 +22,8 @@ class Family:
     Attributes:
         name: as configurations and tables spell it.
         distort: ``(image, parameter, field) -> image``, uint8 ``(H, W, 3)`` in and out; a pure function.
-        mildest, strongest: the parameter at t = 0 and at t = 1, in the unit that ``parameter_unit`` names.
+        mildest, strongest: the parameter at t = 0 and at t = 1, in ``unit``.
+        quantity, unit: what the parameter is; the unit of a plain number is empty.
         logarithmic: interpolate between the two geometrically. PSNR is then close to linear in t, which is
             what makes matching take few evaluations.
         levels: the only values that the parameter takes, mildest first, where the family is discrete; else
@@ -31,7 +32,8 @@ class Family:
             computed once per (reference, family). Scaling one field, instead of drawing anew, keeps PSNR
             monotone in t.
         finest: steps of strength below this are not searched.
-        photometric: one and the same map of values at every pixel (contrast, brightness): no detail is lost.
+        photometric: one and the same map of colours at every pixel (contrast, brightness), which loses no
+            detail but by rounding and clipping.
         source: what the family follows.
     """
 
@@ -39,8 +41,9 @@ class Family:
     distort: Callable[[np.ndarray, float, Any], np.ndarray]
     mildest: float
     strongest: float
-    parameter_unit: str
+    quantity: str
     source: str
+    unit: str = ""
     logarithmic: bool = True
     levels: tuple[float, ...] | None = None
     draw: Callable[[np.ndarray, np.random.Generator], Any] = _nothing
@@ -61,8 +64,21 @@ class Family:
             return self.mildest * (self.strongest / self.mildest) ** t
         return self.mildest + (self.strongest - self.mildest) * t
 
+    def check(self, image: np.ndarray) -> None:
+        """Raise ``ValueError`` unless ``image`` is uint8 ``(H, W, 3)``."""
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(
+                f"{self.name}: expected a uint8 image (H, W, 3), got {image.dtype} {image.shape}; "
+                "images.read_image makes RGB of grey files"
+            )
+
     def apply(self, image: np.ndarray, t: float, field: Any) -> np.ndarray:
-        """Distort uint8 ``(H, W, 3)`` at strength ``t``; ``field`` is what ``draw`` gave for this image."""
+        """Distort uint8 ``(H, W, 3)`` at strength ``t``; ``field`` is what ``draw`` gave for this image.
+
+        Raises:
+            ValueError: another shape or type, or a strength outside [0, 1].
+        """
+        self.check(image)
         return self.distort(image, self.parameter(t), field)
 
 

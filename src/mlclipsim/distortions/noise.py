@@ -33,7 +33,8 @@ FAMILIES = (
         draw=_normal,
         mildest=0.5,
         strongest=250.0,
-        parameter_unit="standard deviation, 8-bit steps",
+        quantity="standard deviation",
+        unit="8-bit steps",
         source="additive white noise, independent per channel (Hendrycks & Dietterich, ICLR 2019)",
     ),
     Family(
@@ -42,7 +43,7 @@ FAMILIES = (
         draw=_shot,
         mildest=0.002,
         strongest=2.0,
-        parameter_unit="1 / sqrt(photons at white)",
+        quantity="1 / sqrt(photons at white)",
         source="photon noise (Hendrycks & Dietterich, ICLR 2019), normal approximation",
     ),
 )

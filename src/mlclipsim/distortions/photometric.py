@@ -1,4 +1,4 @@
-"""Photometric changes: one map of values for the whole image; only rounding and clipping lose detail."""
+"""Photometric changes: one map of colours for the whole image; only rounding and clipping lose detail."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from mlclipsim.distortions.family import Family, to_8bit
 __all__ = ["FAMILIES"]
 
 
+# Luma of ITU-R BT.601, as Pillow and torchvision take it for contrast and saturation.
+_LUMA = np.array([0.299, 0.587, 0.114])
+_AIRLIGHT = 230.0  # fog is nearly white
+
+
 def _mean_grey(image: np.ndarray, rng: np.random.Generator) -> float:
-    # Luma of ITU-R BT.601, as Pillow's and torchvision's contrast take it.
-    return float(image.reshape(-1, 3).mean(axis=0) @ np.array([0.299, 0.587, 0.114]))
+    return float(image.reshape(-1, 3).mean(axis=0) @ _LUMA)
 
 
 def _contrast(image: np.ndarray, lost: float, grey: float) -> np.ndarray:
@@ -29,6 +33,21 @@ def _brightness(image: np.ndarray, stops: float, direction: int) -> np.ndarray:
     return to_8bit(image * np.float32(2.0 ** (direction * stops)))
 
 
+def _gamma(image: np.ndarray, gamma: float, _: None) -> np.ndarray:
+    values = 255 * (np.arange(256) / 255) ** gamma
+    return to_8bit(values)[image]
+
+
+def _saturation(image: np.ndarray, stops: float, direction: int) -> np.ndarray:
+    pixels = image.astype(np.float32)
+    grey = (pixels * _LUMA.astype(np.float32)).sum(axis=2, keepdims=True)
+    return to_8bit(grey + np.float32(2.0 ** (direction * stops)) * (pixels - grey))
+
+
+def _fog(image: np.ndarray, veil: float, _: None) -> np.ndarray:
+    return to_8bit(image * np.float32(1 - veil) + np.float32(veil * _AIRLIGHT))
+
+
 FAMILIES = (
     Family(
         name="contrast",
@@ -36,7 +55,7 @@ FAMILIES = (
         draw=_mean_grey,
         mildest=0.01,
         strongest=1.0,
-        parameter_unit="share of the contrast that is lost",
+        quantity="share of the contrast that is lost",
         photometric=True,
         source="blend with the mean grey (torchvision adjust_contrast; Hendrycks & Dietterich, ICLR 2019)",
     ),
@@ -46,8 +65,38 @@ FAMILIES = (
         draw=_direction,
         mildest=0.005,
         strongest=8.0,
-        parameter_unit="stops of exposure, darker or brighter as drawn",
+        quantity="exposure, darker or brighter as drawn",
+        unit="stops",
         photometric=True,
         source="gain on the stored values (torchvision adjust_brightness)",
+    ),
+    Family(
+        name="gamma",
+        distort=_gamma,
+        mildest=1.01,
+        strongest=32.0,
+        quantity="exponent of the stored values",
+        photometric=True,
+        source="darkness: power law (torchvision adjust_gamma; darken of KADID-10k)",
+    ),
+    Family(
+        name="saturation",
+        distort=_saturation,
+        draw=_direction,
+        mildest=0.01,
+        strongest=8.0,
+        quantity="factor on the chroma, fainter or stronger as drawn",
+        unit="stops",
+        photometric=True,
+        source="blend with the grey image (torchvision adjust_saturation; TID2013, KADID-10k)",
+    ),
+    Family(
+        name="fog",
+        distort=_fog,
+        mildest=0.005,
+        strongest=1.0,
+        quantity="share of the light that is fog",
+        photometric=True,
+        source="even veil of airlight (Koschmieder 1924; Hendrycks & Dietterich, ICLR 2019, has texture)",
     ),
 )

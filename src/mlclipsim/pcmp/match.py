@@ -16,8 +16,18 @@ import numpy as np
 from scipy.optimize import brentq
 
 from mlclipsim.distortions import Family
+from mlclipsim.randomness import generator
 
-__all__ = ["Curve", "Match", "Unattainable", "match_block", "match_continuous", "match_discrete", "psnr_db"]
+__all__ = [
+    "Curve",
+    "Match",
+    "Unattainable",
+    "distort",
+    "match_block",
+    "match_continuous",
+    "match_discrete",
+    "psnr_db",
+]
 
 _CAP_DB = 100.0  # stands for "equal", since root finding needs a finite value
 
@@ -208,3 +218,42 @@ def match_block(
         except Unattainable as reason:
             outcome[name] = reason
     return {name: outcome[name] for name in curves}
+
+
+def distort(
+    reference: np.ndarray,
+    family: Family,
+    *,
+    strength: float | None = None,
+    psnr_db: float | None = None,
+    seed: int = 0,
+) -> Match:
+    """One image, outside any data set: distorted by ``strength``, or matched to ``psnr_db`` as in a block.
+
+    Args:
+        reference: uint8 ``(H, W, 3)``.
+        seed: of what the family draws; the same seed gives the same image.
+
+    Raises:
+        ValueError: not such an image, not exactly one of the two levels, or a PSNR that the family does not
+            attain on this image.
+    """
+    if (strength is None) == (psnr_db is None):
+        raise ValueError(f"expected strength or psnr_db, got {strength} and {psnr_db}; give one of them")
+    family.check(reference)
+    curve = Curve(reference, family, family.draw(reference, generator(seed, "distort", family.name)))
+    if psnr_db is None:
+        assert strength is not None
+        return Match(curve.image(strength), strength, curve.psnr_db(strength), 1)
+    result = match_block({family.name: curve}, psnr_db, {family.name: 1})[family.name]
+    if isinstance(result, Unattainable):
+        weakest, strongest = curve.psnr_db(0.0), curve.psnr_db(1.0)
+        why = {
+            "unattainable_low": f"its strongest leaves {strongest:.2f} dB",
+            "unattainable_high": f"its mildest leaves {weakest:.2f} dB",
+            "unattainable_step": "it steps over that level",
+        }[result.cause]
+        raise ValueError(
+            f"{family.name} does not attain {psnr_db:g} dB on this image: {why}; ask for another"
+        )
+    return result

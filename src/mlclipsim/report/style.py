@@ -67,6 +67,7 @@ _NAMES = {
     "jpeg2000": "JPEG 2000",
     "webp": "WebP",
     "avif": "AVIF",
+    "down_up_sampling": "down-up-sampling",
     "seen": "seen voters",
     "held_out": "held-out voters",
     "pcmp_train": "train",
