@@ -27,8 +27,19 @@ from mlclipsim.pcmp.recipe import Pen, field_seed, libraries, pixel_sha256
 from mlclipsim.pcmp.release import Description, label_columns, schema, write_rows
 from mlclipsim.pcmp.spool import RowGroups, Spool
 
-__all__ = ["describe", "export", "shard_row", "staged", "vote_counts"]
+__all__ = [
+    "STEPS",
+    "describe",
+    "export",
+    "fill_votes",
+    "shard_row",
+    "staged",
+    "vote_counts",
+    "voter_rows",
+    "write_votes",
+]
 
+STEPS = ("references", "pcmp_images", "pcmp_pairs", "predictions", "votes")  # of the workflow: who makes the tables
 _NEEDED = ("partition", "references", "images", "pairs", "labels", "votes", "voters", "drops")
 _ROWS = 4096
 

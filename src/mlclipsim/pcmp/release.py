@@ -214,6 +214,28 @@ class Description:
     def write(self, folder: Path) -> None:
         write_json(folder / DESCRIPTION, asdict(self))
 
+    def summary(self) -> dict[str, str]:
+        """A few words on what there is, by heading."""
+
+        def by_role(key: str) -> str:
+            counted = self.counts[key]
+            parts = ", ".join(f"{name} {number:,}" for name, number in counted.items())
+            return f"{sum(counted.values()):,} ({parts})"
+
+        total = {key: sum(v[key] for v in self.counts["votes"].values()) for key in ("cast", "ties", "abstained")}
+        shards = f"{len(self.shards)}, " + ("included" if self.includes_images else "left out: built by --rebuild")
+        return {
+            "name": f"{self.name} {self.version}",
+            "made by": f"preset {self.preset}, seed {self.seed}",
+            **{key: by_role(key) for key in ("references", "images", "pairs")},
+            "families": ", ".join(self.counts["families"]),
+            "targets": ", ".join(sorted(self.counts["targets_db"], key=float)) + " dB",
+            "voters": ", ".join(self.counts["votes"]),
+            "votes": f"{total['cast']:,}, of which {total['ties']:,} ties; {total['abstained']:,} abstentions",
+            "shards": shards,
+            "history": "; ".join(f"{entry['version']} {entry['change']}" for entry in self.history),
+        }
+
     @property
     def files(self) -> list[str]:
         """Every file whose checksum is listed, sorted."""
