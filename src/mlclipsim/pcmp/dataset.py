@@ -38,7 +38,9 @@ def load(
     for table in tables:
         if table not in TABLES:
             raise ValueError(f"PCMP has no table {table!r}; expected one of {', '.join(TABLES)}")
-        frame = next((f for f in (_read(Path(folder), table, pixels) for folder in folders) if f is not None), None)
+        frame = next(
+            (f for f in (_read(Path(folder), table, pixels) for folder in folders) if f is not None), None
+        )
         if frame is None:
             looked = ", ".join(str(folder) for folder in folders) or "no folder"
             raise ArtifactError(f"{table}.parquet is not in {looked}; build PCMP first or name its folder")

@@ -93,7 +93,18 @@ def datasheet(description: Description, voters: Iterable[tuple], drops: Iterable
         f"over architecture families of the mean over voters; it needs {_value(votes, 'min_families')} families and, of "
         f"seen voters, {_value(votes, 'min_votes')} votes.\n",
         _table(
-            ("voter", "task", "family", "clean accuracy", "n", "temperature", "since", "votes", "ties", "abstained"),
+            (
+                "voter",
+                "task",
+                "family",
+                "clean accuracy",
+                "n",
+                "temperature",
+                "since",
+                "votes",
+                "ties",
+                "abstained",
+            ),
             [(*_voter(row), *_votes(counts["votes"].get(row[0], {}))) for row in voters],
         ),
         _table(
@@ -130,7 +141,8 @@ _BY_ROLE = ("references", "images", "pairs", "unlabelled")
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     lines += [
-        "| " + " | ".join("-" if cell is None or cell == "" else str(cell) for cell in row) + " |" for row in rows
+        "| " + " | ".join("-" if cell is None or cell == "" else str(cell) for cell in row) + " |"
+        for row in rows
     ]
     return "\n".join(lines) + "\n"
 

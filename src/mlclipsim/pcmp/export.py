@@ -39,7 +39,13 @@ __all__ = [
     "write_votes",
 ]
 
-STEPS = ("references", "pcmp_images", "pcmp_pairs", "predictions", "votes")  # of the workflow: who makes the tables
+STEPS = (
+    "references",
+    "pcmp_images",
+    "pcmp_pairs",
+    "predictions",
+    "votes",
+)  # of the workflow: who makes the tables
 _NEEDED = ("partition", "references", "images", "pairs", "labels", "votes", "voters", "drops")
 _ROWS = 4096
 
@@ -144,7 +150,9 @@ def _find(folders: Sequence[Path | str]) -> dict[str, list[Path]]:
     for table in _NEEDED:
         paths = [Path(f) / f"{table}.parquet" for f in folders if (Path(f) / f"{table}.parquet").is_file()]
         if not paths:
-            raise ArtifactError(f"{table}.parquet is not in {looked}; run the workflow first or name its folder")
+            raise ArtifactError(
+                f"{table}.parquet is not in {looked}; run the workflow first or name its folder"
+            )
         if table == "drops":  # those of pairing include those of distorting
             homes = list(dict.fromkeys(found[key][0].parent for key in ("pairs", "labels")))
             paths = [path for path in paths if path.parent in homes]
@@ -275,7 +283,8 @@ def _of_reference(
     name, role = reference["reference_id"], reference["role"]
     shared = (name, reference["photograph"], role, reference["label"], reference["caption"])
     nothing = (None,) * 6
-    yield (name, *shared, *nothing, width, height, own), (own, None), reference["image"]
+    # No seed is 0 rather than empty: pandas would read a column with gaps as float and round the others.
+    yield (name, *shared, *nothing, width, height, own), (own, 0), reference["image"]
     pen = Pen(pixels)
     for row in distorted:
         image = decode_image(row["image"])
@@ -287,7 +296,11 @@ def _of_reference(
             )
         measured = (row["strength"], row["psnr_db"], row["evaluations"])
         kind = (row["target_db"], row["family"], row["photometric"])
-        yield (row["image_id"], *shared, *kind, *measured, width, height, digest), (own, drawn_from), row["image"]
+        yield (
+            (row["image_id"], *shared, *kind, *measured, width, height, digest),
+            (own, drawn_from),
+            row["image"],
+        )
 
 
 def shard_row(meta: tuple, stored: bytes) -> tuple:
@@ -311,7 +324,7 @@ def _write_pairs(spool: Spool, folder: Path, n_folds: int, counts: dict[str, Any
     pairs: Counter[str] = Counter()
     unlabelled: Counter[str] = Counter()
     found = spool.select(
-        f"SELECT {', '.join(f'p.{n}' for n in names)}, fold, \"group\", label, n_votes, n_families "
+        f'SELECT {", ".join(f"p.{n}" for n in names)}, fold, "group", label, n_votes, n_families '
         "FROM pairs p LEFT JOIN labels l ON l.pair_id = p.pair_id ORDER BY p.reference_id, p.pair_id"
     )
     with write_rows(folder / "pairs.parquet", schema("pairs", n_folds)) as rows:
@@ -321,7 +334,9 @@ def _write_pairs(spool: Spool, folder: Path, n_folds: int, counts: dict[str, Any
                 if group is None:
                     continue
                 if group not in release.GROUPS:
-                    raise ArtifactError(f"labels: group {group!r} is none of {', '.join(release.GROUPS)}; mend it")
+                    raise ArtifactError(
+                        f"labels: group {group!r} is none of {', '.join(release.GROUPS)}; mend it"
+                    )
                 place = 3 * places[fold, group]
                 wide[place : place + 3] = values
             # SQLite knows no booleans.

@@ -222,8 +222,12 @@ class Description:
             parts = ", ".join(f"{name} {number:,}" for name, number in counted.items())
             return f"{sum(counted.values()):,} ({parts})"
 
-        total = {key: sum(v[key] for v in self.counts["votes"].values()) for key in ("cast", "ties", "abstained")}
-        shards = f"{len(self.shards)}, " + ("included" if self.includes_images else "left out: built by --rebuild")
+        total = {
+            key: sum(v[key] for v in self.counts["votes"].values()) for key in ("cast", "ties", "abstained")
+        }
+        shards = f"{len(self.shards)}, " + (
+            "included" if self.includes_images else "left out: built by --rebuild"
+        )
         return {
             "name": f"{self.name} {self.version}",
             "made by": f"preset {self.preset}, seed {self.seed}",
@@ -251,7 +255,9 @@ def check_version(version: str) -> tuple[int, int, int]:
     """
     found = _VERSION.fullmatch(version) if isinstance(version, str) else None
     if not found:
-        raise ArtifactError(f"version {version!r} is not of the form major.minor.patch, such as 1.0.0; mend it")
+        raise ArtifactError(
+            f"version {version!r} is not of the form major.minor.patch, such as 1.0.0; mend it"
+        )
     major, minor, patch = (int(part) for part in found.groups())
     return major, minor, patch
 

@@ -55,7 +55,9 @@ def draw(folder: Path | str, output: Path | str, *, n_pairs: int = 6, seed: int 
         _head(figure, description, height)
         for number, pair in enumerate(pairs):
             top = height - _TOP - row * number - _HEAD
-            _draw_pair(figure, (height, top), pair, pictures, votes[pair["pair_id"]], voters, len(description.folds))
+            _draw_pair(
+                figure, (height, top), pair, pictures, votes[pair["pair_id"]], voters, len(description.folds)
+            )
         _legend(figure, height, any(group == "later" for _, group in voters))
         nothing: Any = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
         with atomic(output) as temporary:
@@ -81,8 +83,11 @@ def choose(folder: Path, description: Description, n_pairs: int, seed: int) -> l
     again = []
     for pair in drawn:
         marks = {pair["reference_id"], frozenset((pair["family_a"], pair["family_b"]))}
-        (again if marks & seen else chosen).append(pair)
-        seen |= marks
+        if marks & seen:
+            again.append(pair)
+        else:
+            chosen.append(pair)
+            seen |= marks
     return (chosen + again)[:n_pairs]
 
 
@@ -92,7 +97,9 @@ def _pictures(folder: Path, description: Description, pairs: list[dict[str, Any]
     found = {}
     for name in release.shard_names(description):
         if not (folder / name).is_file():
-            raise ArtifactError(f"{folder} has no {name}; build it with `mlclipsim pcmp verify --rebuild` first")
+            raise ArtifactError(
+                f"{folder} has no {name}; build it with `mlclipsim pcmp verify --rebuild` first"
+            )
         filters = [("image_id", "in", sorted(wanted))]
         table = pq.read_table(folder / name, columns=["image_id", "image"], filters=filters)
         for row in table.to_pylist():
@@ -154,7 +161,9 @@ def _draw_pair(
         axes = _axes(figure, height, 4 + column * (_CELL + _GAP), top, _CELL, _CELL)
         axes.imshow(pictures[pair[key]], interpolation="none")
         axes.set_axis_off()
-        axes.set_title(title, fontsize=7.5, pad=2.5, loc="left", fontweight="normal" if column == 0 else "bold")
+        axes.set_title(
+            title, fontsize=7.5, pad=2.5, loc="left", fontweight="normal" if column == 0 else "bold"
+        )
         if column:
             level = f"{pair['psnr_a_db' if column == 1 else 'psnr_b_db']:.2f} dB"
             axes.text(0, -0.02, level, transform=axes.transAxes, va="top", fontsize=6.5, color="0.35")

@@ -84,9 +84,7 @@ class RowGroups:
         for group in range(self._file.num_row_groups):
             table = self._file.read_row_group(group, columns=columns)
             values = (table.column(name).to_pylist() for name in columns)
-            yield from (
-                (*row, group, number) for number, row in enumerate(zip(*values, strict=True))
-            )
+            yield from ((*row, group, number) for number, row in enumerate(zip(*values, strict=True)))
 
     def row(self, group: int, number: int) -> dict[str, Any]:
         return self._group(group).slice(number, 1).to_pylist()[0]

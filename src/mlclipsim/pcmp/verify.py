@@ -202,11 +202,17 @@ def _check_votes(folder: Path, description: Description) -> None:
         last = ""
         for _, voter, vote in ballots:
             if voter not in voters:
-                raise ArtifactError(f"a vote is of {voter!r}, whom voters.parquet has not; fetch the file again")
+                raise ArtifactError(
+                    f"a vote is of {voter!r}, whom voters.parquet has not; fetch the file again"
+                )
             if voter <= last:
-                raise ArtifactError(f"{voter} votes twice on pair {pair!r}, or out of order; fetch the file again")
+                raise ArtifactError(
+                    f"{voter} votes twice on pair {pair!r}, or out of order; fetch the file again"
+                )
             if vote not in (None, 0.0, 0.5, 1.0):
-                raise ArtifactError(f"a vote on pair {pair!r} is {vote}, expected 0, 1/2, 1 or none; fetch it again")
+                raise ArtifactError(
+                    f"a vote on pair {pair!r} is {vote}, expected 0, 1/2, 1 or none; fetch it again"
+                )
             last = voter
 
 
