@@ -224,7 +224,8 @@ def _pcmp_export(arguments: argparse.Namespace) -> None:
         step, dash, digest = folder.resolve().name.rpartition("-")
         if dash and step in STEPS and digest != plan.digest(step):
             raise UsageError(
-                f"{folder} is not of this configuration, whose {step} has digest {plan.digest(step)}; pass the "
+                f"{folder} is not of this configuration, whose {step} has digest {plan.digest(step)}; pass "
+                "the "
                 "one that made it with --config or --configfile"
             )
     folders = arguments.tables or [Path(plan.shared(step, "table")).parent for step in STEPS]

@@ -1,7 +1,7 @@
-"""Peak memory of publishing and checking at 1, 4 and 16 times as many pairs: `python tests/pcmp/bench_release.py`.
+"""Peak memory of publishing and checking PCMP at 1, 4 and 16 times as many pairs.
 
-Each measurement is a process of its own on invented tables (noise of 32 px, six images and 15 pairs a reference, 16
-voters); docs/pcmp.md has the figures.
+Run as `python tests/pcmp/bench_release.py`. Each measurement is a process of its own on
+invented tables: noise of 32 px, six images and 15 pairs a reference, 16 voters. docs/pcmp.md has the figures.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def measure(what: str, source: str, output: str) -> None:
         if problems:
             sys.exit("; ".join(map(str, problems)))
     else:
-        from mlclipsim.pcmp import export, verify  # noqa: F401 - the imports alone
+        from mlclipsim.pcmp import export, verify  # the imports alone
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 

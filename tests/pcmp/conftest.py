@@ -1,4 +1,4 @@
-"""A small PCMP as the workflow would write it, with two folds of voters, and its publication in four shards."""
+"""A small PCMP as the workflow would write it, with two folds of voters, and published in four shards."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FOLDS = [{"seen": ["ada", "bob"], "held_out": ["cyd"]}, {"seen": ["cyd"], "held_
 
 @pytest.fixture(scope="session")
 def tables(tmp_path_factory) -> Path:
-    """One folder of the workflow's tables: seven references of 32 px, their images, pairs, votes and labels."""
+    """One folder of the workflow's tables: eight references of 32 px, images, pairs, votes and labels."""
     folder = tmp_path_factory.mktemp("tables")
     _references(folder)
     spec = {"seed": SEED, "threads": 1, "pcmp": PCMP}

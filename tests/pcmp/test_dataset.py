@@ -1,4 +1,4 @@
-"""Reading PCMP back: the workflow's folders and a published one give the same frames, also to other readers."""
+"""Reading PCMP back: the workflow's folders and a published one give the same frames; other readers."""
 
 from __future__ import annotations
 

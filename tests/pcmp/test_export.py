@@ -1,4 +1,4 @@
-"""Publishing: the same rows in any number of shards, sorted, complete, with a recipe that draws every pixel."""
+"""Publishing: the same rows in any number of shards, all there, and a recipe that draws every pixel."""
 
 from __future__ import annotations
 
@@ -187,7 +187,8 @@ def test_killed_in_the_middle_there_is_no_data_set_and_the_next_run_succeeds(
         "import os, signal, sys\n"
         "from mlclipsim.pcmp import export\n"
         "export.write_votes = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "export.export([sys.argv[1]], sys.argv[2], name='x', preset='tiny', seed=5, config={}, folds=[{}, {}])\n"
+        "export.export([sys.argv[1]], sys.argv[2], name='x', preset='tiny', seed=5, config={}, folds=[{}, "
+        "{}])\n"
     )
     command = [sys.executable, "-c", script, str(tables), str(tmp_path / "pcmp")]
     done = subprocess.run(command, env={**os.environ, "TQDM_DISABLE": "1"}, capture_output=True, timeout=120)

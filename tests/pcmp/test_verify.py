@@ -239,9 +239,9 @@ def test_nothing_is_replaced_by_other_pixels_or_from_other_references(copy, tabl
     with pytest.raises(ArtifactError, match="has other pixels in"):
         rebuild(copy, tmp_path / "other.parquet")
     write_table(tmp_path / "few.parquet", other[:0], "references")
-    with pytest.raises(ArtifactError, match="is not in .*few"):
+    with pytest.raises(ArtifactError, match=r"is not in .*few"):
         rebuild(copy, tmp_path / "few.parquet")
-    with pytest.raises(ArtifactError, match="neither a references.parquet nor a folder"):
+    with pytest.raises(ArtifactError, match=r"neither a references\.parquet nor a folder"):
         rebuild(copy, tmp_path / "nowhere")
     monkeypatch.setattr(Pen, "draw", lambda pen, *how: np.zeros((32, 32, 3), np.uint8))
     with pytest.raises(ArtifactError, match="comes out with other pixels here"):

@@ -79,7 +79,8 @@ def _images(folder: Path, description: release.Description, table: str, pixels: 
         absent = [name for name in release.shard_names(description) if not (folder / name).is_file()]
         if absent:
             raise ArtifactError(
-                f"{folder} has no {absent[0]}; build it with `mlclipsim pcmp verify --rebuild`, or load without pixels"
+                f"{folder} has no {absent[0]}; build it with `mlclipsim pcmp verify --rebuild`, or load "
+                "without pixels"
             )
         paths = [folder / name for name in release.shard_names(description)]
     else:

@@ -26,19 +26,22 @@ picture = Image.open(io.BytesIO(images["image"][0]["bytes"]))
 
 ```python
 from datasets import load_dataset
-images = load_dataset("parquet", data_files="images-*.parquet", split="train")  # images[0]["image"]: a picture
+images = load_dataset("parquet", data_files="images-*.parquet", split="train")
+picture = images[0]["image"]
 ```
 """
 _LIMITS = """\
-- A label says which image leaves the predictions of *these* networks closer to those on the reference. It is no human
-  judgement, and no statement about networks of other kinds or tasks.
-- No ground truth enters a label: where a network misreads the reference, its vote says how far it keeps misreading it.
+- A label says which image leaves the predictions of *these* networks closer to those on the reference. It is
+  no human judgement, and no statement about networks of other kinds or tasks.
+- No ground truth enters a label: where a network misreads the reference, its vote says how far it keeps
+  misreading it.
 - Pairs are matched in PSNR. The set tells nothing about images of different PSNR.
-- The pairs of one reference share its content: intervals must be clustered by reference, and splits go by `role`.
-- Low PSNR is out of reach for some distortions on some images, so the mix of families differs from level to level;
-  the counts of what was dropped are below.
-- Pixels are drawn again bit for bit by the library versions named below on a machine of the same kind. Elsewhere the last
-  bit of a float may round otherwise: `mlclipsim pcmp verify` says so and never accepts other pixels.
+- The pairs of one reference share its content: intervals must be clustered by reference, and splits go by
+  `role`.
+- Low PSNR is out of reach for some distortions on some images, so the mix of families differs from level to
+  level; the counts of what was dropped are below.
+- Pixels are drawn again bit for bit by the library versions named below on a machine of the same kind.
+  Elsewhere the last bit of a float may round otherwise: `mlclipsim pcmp verify` says so and never accepts other pixels.
 """
 
 
@@ -51,7 +54,8 @@ def datasheet(description: Description, voters: Iterable[tuple], drops: Iterable
     votes = config.get("votes", {}).get("votes", {})
     parts = [
         f"# {description.name} {description.version}\n",
-        "Pairs of distorted images of one reference with equal PSNR, labelled by the consistency votes of several "
+        "Pairs of distorted images of one reference with equal PSNR, labelled by the consistency votes of "
+        "several "
         "pretrained networks: which of the two leaves their predictions closer to those on the reference?\n",
         "## Sources and licences\n",
         _table(
@@ -65,7 +69,8 @@ def datasheet(description: Description, voters: Iterable[tuple], drops: Iterable
                 ("images", _images(description)),
             ],
         ),
-        f"The {counts['photographs']:,} photographs of `partition.parquet` have one role each, near-duplicates merged "
+        f"The {counts['photographs']:,} photographs of `partition.parquet` have one role each, "
+        "near-duplicates merged "
         "before: nothing is learned from and judged on.\n",
         "## What is in it\n",
         _table(
@@ -86,11 +91,14 @@ def datasheet(description: Description, voters: Iterable[tuple], drops: Iterable
         f"Matched to {_value(pcmp, 'tolerance_db')} dB by root finding; two images are a pair within "
         f"{_value(pcmp, 'pair_tolerance_db')} dB. The side (A or B) is drawn.\n",
         "## How it was labelled\n",
-        f"Each network predicts on the reference, on A and on B; divergence `{_value(votes, 'divergence')}`. A vote is 1 "
+        "Each network predicts on the reference, on A and on B; divergence "
+        f"`{_value(votes, 'divergence')}`. A vote is 1 "
         "where A is closer, 0 where B is, 1/2 where the two differ by less than the tie rule says "
         f"(`tie_log` {_value(votes, 'tie_log')}, `epsilon` {_value(votes, 'epsilon')}, `tie_bounded` "
-        f"{_value(votes, 'tie_bounded')}), empty where the network abstains. A label is the mean over tasks of the mean "
-        f"over architecture families of the mean over voters; it needs {_value(votes, 'min_families')} families and, of "
+        f"{_value(votes, 'tie_bounded')}), empty where the network abstains. A label is the mean over "
+        "tasks of the mean "
+        f"over architecture families of the mean over voters; it needs {_value(votes, 'min_families')} "
+        "families and, of "
         f"seen voters, {_value(votes, 'min_votes')} votes.\n",
         _table(
             (
@@ -127,8 +135,10 @@ def datasheet(description: Description, voters: Iterable[tuple], drops: Iterable
         _table(("library", "version"), [(k, v) for k, v in description.libraries.items()]),
         "## Reading, checking, building anew\n",
         _READING,
-        "`sha256sum --check checksums.sha256` finds damage; `mlclipsim pcmp verify .` also checks columns, ids and every "
-        "pixel, and with `--rebuild --references ...` draws broken or absent shards again from `recipe.parquet`.\n",
+        "`sha256sum --check checksums.sha256` finds damage; `mlclipsim pcmp verify .` also checks columns, "
+        "ids and every "
+        "pixel, and with `--rebuild --references ...` draws broken or absent shards again from "
+        "`recipe.parquet`.\n",
         "## Versions\n",
         _table(("version", "change"), [(h["version"], h["change"]) for h in description.history]),
     ]

@@ -71,7 +71,7 @@ def export(
         config: what each step read, kept for readers.
         folds: seen and held-out voters of each fold.
         shards: files for the images; each holds whole references, in the order of their ids.
-        images: False leaves the pixels out. Whoever has the photographs builds the same shards from the recipe.
+        images: False leaves the pixels out; who has the photographs builds the same shards from the recipe.
 
     Raises:
         ArtifactError: a table that is missing or damaged, ids that lead nowhere, or a recipe that does not
@@ -158,7 +158,8 @@ def _find(folders: Sequence[Path | str]) -> dict[str, list[Path]]:
             paths = [path for path in paths if path.parent in homes]
         elif len(paths) > 1:
             raise ArtifactError(
-                f"{table}.parquet is in {paths[0].parent} and in {paths[1].parent}; name the folders of one run"
+                f"{table}.parquet is in {paths[0].parent} and in {paths[1].parent}; name the folders of "
+                "one run"
             )
         found[table] = paths
     return found

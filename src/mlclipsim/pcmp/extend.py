@@ -1,4 +1,4 @@
-"""Later voters: a new minor version of a published PCMP with their votes; pairs and images stay as they are."""
+"""Later voters: a minor version of a published PCMP with their votes; pairs and images stay as they are."""
 
 from __future__ import annotations
 

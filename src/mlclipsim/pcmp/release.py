@@ -201,7 +201,8 @@ class Description:
         layout = stored.get("layout") if isinstance(stored, dict) else None
         if layout != LAYOUT:
             raise ArtifactError(
-                f"{path}: expected layout {LAYOUT}, got {layout!r}; use the version of mlclipsim that wrote it"
+                f"{path}: expected layout {LAYOUT}, got {layout!r}; use the version of mlclipsim that "
+                "wrote it"
             )
         names = {field.name for field in fields(cls)}
         if set(stored) != names:
@@ -235,7 +236,7 @@ class Description:
             "families": ", ".join(self.counts["families"]),
             "targets": ", ".join(sorted(self.counts["targets_db"], key=float)) + " dB",
             "voters": ", ".join(self.counts["votes"]),
-            "votes": f"{total['cast']:,}, of which {total['ties']:,} ties; {total['abstained']:,} abstentions",
+            "votes": f"{total['cast']:,}, {total['ties']:,} of them ties; {total['abstained']:,} abstentions",
             "shards": shards,
             "history": "; ".join(f"{entry['version']} {entry['change']}" for entry in self.history),
         }
@@ -275,7 +276,7 @@ class Rows:
         self._limit = _IMAGES_PER_GROUP if images else _ROWS_PER_GROUP
         plain = [name for name in declared.names if name != "image"]
         # Pictures are compressed already.
-        compression: Any = {name: "zstd" for name in plain} | ({"image.bytes": "none"} if images else {})
+        compression: Any = dict.fromkeys(plain, "zstd") | ({"image.bytes": "none"} if images else {})
         self._writer = pq.ParquetWriter(
             path, declared, compression=compression, use_dictionary=plain, store_schema=True
         )

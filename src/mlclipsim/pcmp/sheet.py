@@ -66,7 +66,7 @@ def draw(folder: Path | str, output: Path | str, *, n_pairs: int = 6, seed: int 
 
 
 def choose(folder: Path, description: Description, n_pairs: int, seed: int) -> list[dict[str, Any]]:
-    """Pairs drawn by lot, not by what pleases: of the test split where there is one, no reference and no pair of
+    """Pairs drawn by lot, not by what pleases: of the test split where there is one, no reference and no two
     distortions twice while there are others.
     """
     names = schema("pairs", len(description.folds)).names
@@ -133,7 +133,9 @@ def _head(figure: Figure, description: Description, height: float) -> None:
         fontweight="bold",
         va="center",
     )
-    text = "pairs at equal PSNR, drawn by lot: which image leaves a network's prediction closer to the reference?"
+    text = (
+        "pairs at equal PSNR, drawn by lot: which one leaves a network's prediction closer to the reference?"
+    )
     figure.text(4 / _WIDTH, 1 - 11.5 / height, text, fontsize=7, color="0.35", va="center")
 
 

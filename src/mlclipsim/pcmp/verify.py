@@ -57,29 +57,29 @@ def verify(folder: Path | str) -> list[Problem]:
     def sound(*names: str) -> bool:
         return not any(name in problems for name in names)
 
-    def check(file: str, what: Callable[[], None]) -> None:
+    def check(file: str, what: Callable[..., None], *arguments: Any) -> None:
         try:
-            what()
+            what(*arguments)
         except ArtifactError as error:
             problems.setdefault(file, str(error).removeprefix(f"{file}: "))
 
     for table in release.TABLES:
         name = f"{table}.parquet"
         if sound(name):
-            check(name, lambda: _columns(folder / name, schema(table, len(description.folds))))
+            check(name, _columns, folder / name, schema(table, len(description.folds)))
     if sound("recipe.parquet", "partition.parquet"):
-        check("recipe.parquet", lambda: _check_recipe(folder, description))
+        check("recipe.parquet", _check_recipe, folder, description)
     if sound("recipe.parquet", "pairs.parquet"):
-        check("pairs.parquet", lambda: _check_pairs(folder, description))
+        check("pairs.parquet", _check_pairs, folder, description)
     if sound("pairs.parquet", "voters.parquet", "votes.parquet"):
-        check("votes.parquet", lambda: _check_votes(folder, description))
+        check("votes.parquet", _check_votes, folder, description)
     if sound("recipe.parquet"):
         recipe = walk(folder / "recipe.parquet", schema("recipe"))
         for shard in description.shards:
             expected = islice(recipe, shard["rows"])
             name = shard["file"]
             if sound(name) and (folder / name).is_file():
-                check(name, lambda: _check_shard(folder / name, expected))
+                check(name, _check_shard, folder / name, expected)
             for _ in expected:  # what the check left
                 pass
     return [Problem(file, problems[file]) for file in sorted(problems)]
@@ -100,7 +100,8 @@ def _damaged(folder: Path, description: Description) -> dict[str, str]:
             problems[name] = f"is not listed in {release.CHECKSUMS}; fetch that again"
         elif (found := sha256_of(folder / name)) != signed[name]:
             problems[name] = (
-                f"expected SHA-256 {signed[name][:12]}..., got {found[:12]}...: damaged or changed; fetch it again"
+                f"expected SHA-256 {signed[name][:12]}..., got {found[:12]}...: damaged or changed; fetch "
+                "it again"
             )
     for path in sorted(folder.glob("*.parquet")):
         if path.name not in signed:
@@ -177,7 +178,8 @@ def _check_pairs(folder: Path, description: Description) -> None:
                 )
             if known[image] != (*said, role, target_db):
                 raise ArtifactError(
-                    f"pair {pair!r} says {said[0]} at {said[1]} dB of image {image!r}, which is {known[image][0]} "
+                    f"pair {pair!r} says {said[0]} at {said[1]} dB of image {image!r}, which is "
+                    f"{known[image][0]} "
                     f"at {known[image][1]} dB in recipe.parquet; fetch both again"
                 )
 
@@ -189,7 +191,8 @@ def _check_votes(folder: Path, description: Description) -> None:
     late = sorted(set(voters.values()) - versions)
     if late:
         raise ArtifactError(
-            f"voters.parquet names the versions {late}, the data set is of {description.version}; fetch both again"
+            f"voters.parquet names the versions {late}, the data set is of {description.version}; fetch "
+            "both again"
         )
     declared = schema("pairs", len(description.folds))
     pairs = (pair for (pair,) in walk(folder / "pairs.parquet", declared, ("pair_id",)))
@@ -225,7 +228,8 @@ def _check_shard(path: Path, expected: Iterator[tuple]) -> None:
             raise ArtifactError(f"ends before image {said[0]!r}; fetch it again")
         if row[:-1] != said[: len(_IMAGE)]:
             raise ArtifactError(
-                f"has the row of {row[0]!r} where recipe.parquet has another one, of {said[0]!r}; fetch it again"
+                f"has the row of {row[0]!r} where recipe.parquet has another one, of {said[0]!r}; fetch it "
+                "again"
             )
         try:
             found = pixel_sha256(decode_image(row[-1]["bytes"]))
@@ -233,7 +237,8 @@ def _check_shard(path: Path, expected: Iterator[tuple]) -> None:
             raise ArtifactError(f"image {row[0]!r} cannot be decoded ({error}); fetch it again") from None
         if found != said[_AT["sha256"]]:
             raise ArtifactError(
-                f"image {row[0]!r} has pixels of SHA-256 {found[:12]}..., expected {said[_AT['sha256']][:12]}...; "
+                f"image {row[0]!r} has pixels of SHA-256 {found[:12]}..., expected "
+                f"{said[_AT['sha256']][:12]}...; "
                 "fetch it again"
             )
     if next(rows, None) is not None:
@@ -283,19 +288,19 @@ def _rebuild_shard(
     fresh = path.with_name(f".{path.name}.rebuilt")
     try:
         with write_rows(fresh, schema("images")) as rows:
-            for _, block in groupby(recipe, key=itemgetter(_AT["reference_id"])):
-                own = next(block)
-                reference = find(own)
-                rows.add(shard_row(own[: len(_IMAGE)], encode_image(reference)))
-                pen = Pen(reference)
-                for row in block:
+            pen: Pen | None = None
+            for row in recipe:  # each reference, then its distorted images
+                if pen is None or row[_AT["family"]] is None:
+                    image = find(row)
+                    pen = Pen(image)
+                else:
                     image = pen.draw(row[_AT["family"]], row[_AT["field_seed"]], row[_AT["strength"]])
-                    if pixel_sha256(image) != row[_AT["sha256"]]:
-                        raise ArtifactError(
-                            f"image {row[0]!r} comes out with other pixels here{_versions(description)}; "
-                            "use the environment that drew the data set"
-                        )
-                    rows.add(shard_row(row[: len(_IMAGE)], encode_image(image)))
+                if pixel_sha256(image) != row[_AT["sha256"]]:
+                    raise ArtifactError(
+                        f"image {row[0]!r} comes out with other pixels here{_versions(description)}; "
+                        "use the environment that drew the data set"
+                    )
+                rows.add(shard_row(row[: len(_IMAGE)], encode_image(image)))
         if sha256_of(fresh) != sha256:
             raise ArtifactError(
                 f"{path.name}: every pixel is right, but the file's bytes differ{_versions(description)}; "
@@ -341,6 +346,7 @@ class _References:
             raise ArtifactError(f"reference {name!r} ({photograph}) is not in {self._path}; add it") from None
         if pixel_sha256(image) != recipe[_AT["sha256"]]:
             raise ArtifactError(
-                f"reference {name!r} has other pixels in {self._path} than in the recipe; name the one it was made from"
+                f"reference {name!r} has other pixels in {self._path} than in the recipe; name the one it "
+                "was made from"
             )
         return image
