@@ -1,13 +1,12 @@
 """Peak memory of publishing and checking PCMP at 1, 4 and 16 times as many pairs.
 
-Run as `python tests/pcmp/bench_release.py`. Each measurement is a process of its own on
-invented tables: noise of 32 px, six images and 15 pairs a reference, 16 voters. docs/pcmp.md has the figures.
+Run as `python tests/pcmp/bench_release.py`. One process does all, the smallest first,
+on invented tables: noise of 32 px, six images and 15 pairs a reference, 16 voters. docs/pcmp.md has the figures.
 """
 
 from __future__ import annotations
 
 import resource
-import subprocess
 import sys
 import tempfile
 from itertools import combinations
@@ -18,9 +17,11 @@ import pandas as pd
 
 from mlclipsim.artifacts import stream_table, write_table
 from mlclipsim.images import encode_image
+from mlclipsim.pcmp.export import export
 from mlclipsim.pcmp.recipe import Pen, field_seed
+from mlclipsim.pcmp.verify import verify
 
-REFERENCES = 60  # at 1x
+REFERENCES = 40  # at 1x
 FAMILIES = ("gaussian_noise", "shot_noise")
 VOTERS = [f"voter-{number:02d}" for number in range(16)]
 
@@ -99,38 +100,27 @@ def _reference(rng: np.random.Generator, name: str) -> tuple[pd.DataFrame, pd.Da
 _SIDES = (("image", "image_id"), ("family", "family"))
 
 
-def measure(what: str, source: str, output: str) -> None:
-    """Do it in this process and print the peak of its resident memory, MiB."""
-    if what == "export":
-        from mlclipsim.pcmp.export import export
-
-        folds = [{"seen": VOTERS[:8], "held_out": VOTERS[8:]}]
-        export([source], output, name="bench", preset="bench", seed=0, config={}, folds=folds, shards=4)
-    elif what == "verify":
-        from mlclipsim.pcmp.verify import verify
-
-        problems = verify(output)
-        if problems:
-            sys.exit("; ".join(map(str, problems)))
-    else:
-        from mlclipsim.pcmp import export, verify  # the imports alone
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+def peak_mib() -> int:
+    """Largest resident memory of this process so far; it never falls."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def main() -> None:
-    print("| pairs | votes | imports (MiB) | export (MiB) | verify (MiB) |\n|---|---|---|---|---|")
+    folds = [{"seen": VOTERS[:8], "held_out": VOTERS[8:]}]
+    print(f"imports: {peak_mib()} MiB\n")
+    print("| pairs | votes | after export (MiB) | after verify (MiB) |\n|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as work:
         for times in (1, 4, 16):
             source, output = Path(work) / f"tables-{times}", Path(work) / f"pcmp-{times}"
             invent(source, times)
-            peaks = []
-            for what in ("imports", "export", "verify"):
-                command = [sys.executable, __file__, what, str(source), str(output)]
-                done = subprocess.run(command, check=True, capture_output=True, text=True)
-                peaks.append(done.stdout.strip())
+            export([source], output, name="bench", preset="bench", seed=0, config={}, folds=folds, shards=4)
+            exported = peak_mib()
+            problems = verify(output)
+            if problems:
+                sys.exit("; ".join(map(str, problems)))
             pairs = 15 * REFERENCES * times
-            print(f"| {pairs:,} | {pairs * len(VOTERS):,} | " + " | ".join(peaks) + " |", flush=True)
+            print(f"| {pairs:,} | {pairs * len(VOTERS):,} | {exported} | {peak_mib()} |", flush=True)
 
 
 if __name__ == "__main__":
-    measure(*sys.argv[1:]) if len(sys.argv) > 1 else main()
+    main()

@@ -41,7 +41,8 @@ _LIMITS = """\
 - Low PSNR is out of reach for some distortions on some images, so the mix of families differs from level to
   level; the counts of what was dropped are below.
 - Pixels are drawn again bit for bit by the library versions named below on a machine of the same kind.
-  Elsewhere the last bit of a float may round otherwise: `mlclipsim pcmp verify` says so and never accepts other pixels.
+  Elsewhere the last bit of a float may round otherwise: `mlclipsim pcmp verify` says so and never accepts
+  other pixels.
 """
 
 
