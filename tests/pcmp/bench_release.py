@@ -1,7 +1,7 @@
 """Peak memory of publishing and checking PCMP at 1, 4 and 16 times as many pairs.
 
-Run as `python tests/pcmp/bench_release.py`. One process does all, the smallest first,
-on invented tables: noise of 32 px, six images and 15 pairs a reference, 16 voters. docs/pcmp.md has the figures.
+Run as `python tests/pcmp/bench_release.py`. One process does all, the smallest first, on invented
+tables: noise of 32 px, six images and 15 pairs a reference, 16 voters. docs/pcmp.md has the figures.
 """
 
 from __future__ import annotations

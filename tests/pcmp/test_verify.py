@@ -171,6 +171,13 @@ def test_an_image_that_is_none_is_found(copy, capsys):
         ("version", "1.1.0", "the version is 1.1.0, but its history ends with 1.0.0"),
         ("layout", 2, "expected layout 1, got 2"),
         ("seed", None, "lacks ['seed']"),
+        (
+            "shards",
+            [{"file": "../x.parquet", "rows": 1, "sha256": "0" * 64}],
+            "expected shards named images-00000",
+        ),
+        ("folds", {"seen": []}, "expected shards named"),
+        ("history", "none", "but its history ends with None"),
     ],
 )
 def test_a_wrong_version_or_description_is_one_sentence(copy, capsys, key, value, message):

@@ -177,7 +177,8 @@ class Description:
 
     def __post_init__(self) -> None:
         check_version(self.version)
-        latest = self.history[-1]["version"] if self.history else None
+        entries = self.history if isinstance(self.history, list) else []
+        latest = entries[-1].get("version") if entries and isinstance(entries[-1], dict) else None
         if latest != self.version:
             raise ArtifactError(
                 f"{DESCRIPTION}: the version is {self.version}, but its history ends with {latest}; "
@@ -210,7 +211,13 @@ class Description:
                 f"{path}: expected the keys {sorted(names)}, lacks {sorted(names - set(stored))}, "
                 f"has besides {sorted(set(stored) - names)}; fetch the file again"
             )
-        return cls(**stored)
+        description = cls(**stored)
+        if not _plausible(description):  # rebuilding writes to the places that it names
+            raise ArtifactError(
+                f"{path}: expected shards named {shard_name(0)} and so on, each with rows and SHA-256, and "
+                "folds, counts and history as they were published; fetch the file again"
+            )
+        return description
 
     def write(self, folder: Path) -> None:
         write_json(folder / DESCRIPTION, asdict(self))
@@ -246,6 +253,20 @@ class Description:
         """Every file whose checksum is listed, sorted."""
         names = [DESCRIPTION, DATASHEET, *(f"{table}.parquet" for table in TABLES)]
         return sorted([*names, *(shard_names(self) if self.includes_images else [])])
+
+
+def _plausible(description: Description) -> bool:
+    try:
+        return (
+            [shard["file"] for shard in description.shards]
+            == [shard_name(number) for number in range(len(description.shards))]
+            and all(shard["rows"] > 0 and len(shard["sha256"]) == 64 for shard in description.shards)
+            and all(isinstance(fold[group], list) for fold in description.folds for group in GROUPS)
+            and all(isinstance(entry["change"], str) for entry in description.history)
+            and isinstance(description.counts["votes"], dict)
+        )
+    except (KeyError, TypeError):
+        return False
 
 
 def check_version(version: str) -> tuple[int, int, int]:
@@ -382,7 +403,7 @@ def read_checksums(folder: Path) -> dict[str, str]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{path} cannot be read ({error}); fetch it again") from None
-    found = [re.fullmatch(r"([0-9a-f]{64}) [ *](\S.*)", line) for line in lines]
+    found = [re.fullmatch(r"([0-9a-f]{64}) [ *]([^\s/\\][^/\\]*)", line) for line in lines]
     if not all(found):
         raise ArtifactError(f"{path}: expected lines of a SHA-256 and a file name; fetch it again")
     return {match[2]: match[1] for match in found if match}
