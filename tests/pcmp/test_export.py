@@ -180,6 +180,7 @@ def test_a_published_version_is_never_overwritten(published, publish):
     assert contents(published) == before
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_there_is_no_data_set_and_the_next_run_succeeds(
     tables, publish, published, tmp_path
 ):

@@ -175,8 +175,10 @@ def _family(name: str) -> tuple[str, str]:
 
 def _voter(row: tuple) -> tuple[str, ...]:
     voter, task, family, accuracy, n_clean, temperature, _, since = row
-    shown = f"{accuracy:.3f}" if accuracy is not None else "-"
-    return voter, task, family, shown, str(n_clean), f"{temperature:.2f}", since
+    accuracy, temperature = (  # a network of another task may have neither
+        "" if value is None else f"{value:.{digits}f}" for value, digits in ((accuracy, 3), (temperature, 2))
+    )
+    return voter, task, family, accuracy, str(n_clean), temperature, since
 
 
 def _votes(counted: dict[str, int]) -> tuple[str, str, str]:

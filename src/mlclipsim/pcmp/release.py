@@ -46,7 +46,7 @@ GROUPS = ("seen", "held_out")
 _VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
 _BATCH = 4096  # rows in memory of a table that is walked
 _IMAGES_PER_GROUP = 100  # small enough to read single images without much else
-_ROWS_PER_GROUP = 32_768
+_ROWS_PER_GROUP = 8_192  # in memory while they are written
 
 _TEXT, _REAL, _INT = pa.string(), pa.float64(), pa.int32()
 # A reference is an image without family, level and strength; its `image_id` is its `reference_id`.

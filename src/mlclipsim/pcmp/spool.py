@@ -15,7 +15,7 @@ from mlclipsim.artifacts import ArtifactError
 
 __all__ = ["RowGroups", "Spool"]
 
-_CACHE_KIB = 16_384  # of SQLite's pages
+_CACHE_KIB = 4_096  # of SQLite's pages
 
 
 class Spool:
