@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -131,6 +132,35 @@ def test_encoders_are_listed(capsys):
     assert cli.main(["encoders"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert any(line.split()[:3] == ["scene-clip", "vit", "package"] for line in lines)
+
+
+def test_pcmp_export_takes_seed_and_folds_from_the_configuration(monkeypatch, capsys, tmp_path):
+    from mlclipsim.pcmp import export
+
+    calls = []
+    monkeypatch.setattr(
+        export,
+        "export",
+        lambda *paths, **settings: calls.append((paths, settings)) or SimpleNamespace(**settings),
+    )
+    arguments = ["pcmp", "export", "--output", str(tmp_path / "pcmp"), "--shards", "3", "--without-images"]
+    assert cli.main([*arguments, "--config", "preset=ci", "seed=5"]) == 0
+    assert "pcmp-ci 1.0.0" in capsys.readouterr().out
+    ((folders, output), settings) = calls[0]
+    assert [folder.name.rpartition("-")[0] for folder in folders] == list(export.STEPS)
+    assert output == tmp_path / "pcmp"
+    assert (settings["seed"], settings["shards"], settings["images"]) == (5, 3, False)
+    assert settings["config"]["pcmp_images"]["seed"] == 5
+    assert settings["folds"][0]["seen"]
+    # Tables of another configuration would give a recipe with the wrong seed.
+    other = str(tmp_path / "votes-00000000")
+    assert cli.main([*arguments, "--config", "preset=ci", "--", other]) == 2
+    assert "is not of this configuration, whose votes has digest" in capsys.readouterr().err
+
+
+def test_pcmp_info_is_a_few_lines_or_one_sentence(capsys, tmp_path):
+    assert cli.main(["pcmp", "info", str(tmp_path)]) == 1
+    assert "is no published data set" in capsys.readouterr().err
 
 
 def test_zoo_is_passed_through(monkeypatch):

@@ -85,8 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(call=_encoders)
 
     command = commands.add_parser("config", help="print the configuration that the layers make together")
-    command.add_argument("--configfile", type=Path, nargs="+", default=[], help="YAML over the preset")
-    command.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="over everything else")
+    _configurable(command)
     command.set_defaults(call=_config)
 
     commands.add_parser("zoo", help="train the embedded networks (`mlclipsim zoo --help`)")
@@ -105,7 +104,53 @@ def _parser() -> argparse.ArgumentParser:
         )
     command.add_argument("--gpus", type=int, default=0, help="0 hides them from the step")
     command.set_defaults(call=_step)
+
+    command = commands.add_parser("pcmp", help="PCMP as a data set: export, check, look at, extend")
+    _add_pcmp(command.add_subparsers(required=True, metavar="action"))
     return parser
+
+
+def _configurable(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--configfile", type=Path, nargs="+", default=[], help="YAML over the preset")
+    command.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="over everything else")
+
+
+def _add_pcmp(actions: Any) -> None:
+    action = actions.add_parser("export", help="publish the workflow's tables as one folder")
+    action.add_argument(
+        "tables", type=Path, nargs="*", help="folders of the tables (default: those of the configuration)"
+    )
+    action.add_argument("--output", type=Path, required=True, help="folder to make")
+    action.add_argument("--name", help="of the data set (default: pcmp-<preset>)")
+    action.add_argument("--version", default="1.0.0", help="major.minor.patch")
+    action.add_argument("--shards", type=int, default=1, help="files for the images")
+    action.add_argument("--without-images", action="store_true", help="the recipe only, no pixels")
+    _configurable(action)
+    action.set_defaults(call=_pcmp_export)
+
+    action = actions.add_parser("info", help="what a data set holds")
+    action.add_argument("folder", type=Path)
+    action.set_defaults(call=_pcmp_info)
+
+    action = actions.add_parser("verify", help="check checksums, columns, ids and every pixel")
+    action.add_argument("folder", type=Path)
+    action.add_argument("--rebuild", action="store_true", help="draw broken or absent shards again")
+    action.add_argument("--references", type=Path, help="references.parquet, or a folder of the photographs")
+    action.set_defaults(call=_pcmp_verify)
+
+    action = actions.add_parser("sample", help="a sheet of a few pairs with their votes and labels")
+    action.add_argument("folder", type=Path)
+    action.add_argument("--output", type=Path, required=True, help="sheet.png, .pdf or .svg")
+    action.add_argument("--pairs", type=int, default=6, help="how many")
+    action.add_argument("--seed", type=int, default=0, help="another one, other pairs")
+    action.set_defaults(call=_pcmp_sample)
+
+    action = actions.add_parser("add-votes", help="a new minor version with the votes of further networks")
+    action.add_argument("folder", type=Path)
+    action.add_argument("--votes", type=Path, required=True, help="parquet: pair_id, voter, vote")
+    action.add_argument("--voters", type=Path, required=True, help="parquet: a row for each new voter")
+    action.add_argument("--output", type=Path, required=True, help="folder to make")
+    action.set_defaults(call=_pcmp_add_votes)
 
 
 def _step(arguments: argparse.Namespace) -> None:
@@ -163,6 +208,16 @@ def _zoo(argv: list[str]) -> int:
 def _config(arguments: argparse.Namespace) -> None:
     import yaml
 
+    plan = specs.load(_overrides(arguments), planning=True)
+    print(yaml.safe_dump(plan.config, sort_keys=False, allow_unicode=True), end="")
+    for warning in plan.missing:
+        print(f"mlclipsim: not there yet: {warning}", file=sys.stderr)
+
+
+def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What ``--configfile`` and ``--config`` say."""
+    import yaml
+
     overrides: dict[str, Any] = {}
     for path in arguments.configfile:
         overrides = specs.merge(overrides, specs.read_yaml(path))
@@ -171,10 +226,72 @@ def _config(arguments: argparse.Namespace) -> None:
         if not equals:
             raise UsageError(f"--config {item!r} is not of the form key=value; give a value")
         overrides[key] = yaml.safe_load(value)
-    plan = specs.load(overrides, planning=True)
-    print(yaml.safe_dump(plan.config, sort_keys=False, allow_unicode=True), end="")
-    for warning in plan.missing:
-        print(f"mlclipsim: not there yet: {warning}", file=sys.stderr)
+    return overrides
+
+
+def _pcmp_export(arguments: argparse.Namespace) -> None:
+    from mlclipsim.pcmp.export import STEPS, export
+
+    plan = specs.load(_overrides(arguments), planning=True)
+    for folder in arguments.tables:
+        step, dash, digest = folder.resolve().name.rpartition("-")
+        if dash and step in STEPS and digest != plan.digest(step):
+            raise UsageError(
+                f"{folder} is not of this configuration, whose {step} has digest {plan.digest(step)}; pass "
+                "the "
+                "one that made it with --config or --configfile"
+            )
+    folders = arguments.tables or [Path(plan.shared(step, "table")).parent for step in STEPS]
+    made = export(
+        folders,
+        arguments.output,
+        name=arguments.name or f"pcmp-{plan.preset}",
+        preset=plan.preset,
+        seed=plan.config["seed"],
+        config={step: plan.slice(step) for step in STEPS},
+        folds=plan.config["folds"],
+        version=arguments.version,
+        shards=arguments.shards,
+        images=not arguments.without_images,
+    )
+    print(f"{arguments.output}: {made.name} {made.version}")
+
+
+def _pcmp_info(arguments: argparse.Namespace) -> None:
+    from mlclipsim.pcmp.release import Description
+
+    for key, value in Description.read(arguments.folder).summary().items():
+        print(f"{key:10s} {value}")
+
+
+def _pcmp_verify(arguments: argparse.Namespace) -> int:
+    from mlclipsim.pcmp import verify
+
+    if arguments.rebuild and not arguments.references:
+        raise UsageError("--rebuild needs --references: a references.parquet, or a folder of the photographs")
+    problems = verify.verify(arguments.folder)
+    if arguments.rebuild:
+        made = verify.rebuild(arguments.folder, arguments.references, problems)
+        print(f"rebuilt: {', '.join(made) or 'nothing'}")
+        problems = [problem for problem in problems if problem.file not in made]
+    for problem in problems:
+        print(f"mlclipsim: {problem}", file=sys.stderr)
+    if not problems:
+        print(f"{arguments.folder}: sound")
+    return 1 if problems else 0
+
+
+def _pcmp_sample(arguments: argparse.Namespace) -> None:
+    from mlclipsim.pcmp.sheet import draw
+
+    draw(arguments.folder, arguments.output, n_pairs=arguments.pairs, seed=arguments.seed)
+
+
+def _pcmp_add_votes(arguments: argparse.Namespace) -> None:
+    from mlclipsim.pcmp.extend import add_votes
+
+    made = add_votes(arguments.folder, arguments.votes, arguments.voters, arguments.output)
+    print(f"{arguments.output}: {made.name} {made.version}, {made.history[-1]['change']}")
 
 
 def _encoders(_: argparse.Namespace) -> None:
