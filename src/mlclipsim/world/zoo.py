@@ -32,7 +32,7 @@ from mlclipsim.provenance import git_state
 from mlclipsim.randomness import derive_seed, generator
 from mlclipsim.world.architectures import ARCHITECTURES, MEAN, STD
 from mlclipsim.world.captions import tokenize
-from mlclipsim.world.guidance import CLASS_WEIGHTS, GuidedClip, arrange_positions
+from mlclipsim.world.guidance import GuidedClip, arrange_positions
 from mlclipsim.world.pool import ScenePool, augment, render_pool
 from mlclipsim.world.scenes import COLOURS, SHAPES, TEXTURES
 
@@ -66,7 +66,7 @@ PLANS: dict[str, Plan] = {
     "scene-mobilenet": Plan(steps=700),
     "scene-shufflenet": Plan(steps=900),
     "scene-darknet": Plan(steps=600),
-    "scene-segmenter": Plan(steps=1200, batch=64, learning_rate=2e-3),
+    "scene-segmenter": Plan(steps=2200, batch=64, learning_rate=2e-3),
     "scene-detector": Plan(steps=800, batch=64, learning_rate=2e-3),
     "scene-dla": Plan(steps=500),
 }
@@ -139,7 +139,7 @@ def _classification_loss(model: nn.Module, pool: ScenePool, index: np.ndarray, s
 def _segmentation_loss(model: nn.Module, pool: ScenePool, index: np.ndarray, seed: int) -> Tensor:
     images, truth = augment(pool.images[index], seed, semantic=pool.semantic[index])
     assert truth is not None
-    return F.cross_entropy(model(_normalise(images))["out"], truth, weight=CLASS_WEIGHTS)
+    return F.cross_entropy(model(_normalise(images))["out"], truth)
 
 
 def _detection_loss(model: nn.Module, pool: ScenePool, index: np.ndarray, seed: int) -> Tensor:
