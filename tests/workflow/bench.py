@@ -19,6 +19,7 @@ import psutil
 from conftest import STAND_IN, Project, copy_project
 
 LIMITS = {"embedded": 600.0, "ci": 90.0}  # seconds from clean on two cores
+LARGEST_OVERHEAD = {"embedded": 0.2}  # share of that time; `ci` is little else
 IMPORTING = "from mlclipsim.steps import function as real\n" + STAND_IN.replace(
     "def write(spec", "real(step)\n    def write(spec"
 )
@@ -40,9 +41,10 @@ def main() -> int:
         idle, _ = run(project, command)
         size = sum(path.stat().st_size for path in (project.root / "results").rglob("*") if path.is_file())
     limit = LIMITS.get(arguments.preset)
+    share = LARGEST_OVERHEAD.get(arguments.preset, 1.0)
     rows = [
         ("from clean", f"{seconds:.0f} s", limit is None or seconds <= limit),
-        ("workflow overhead", f"{100 * overhead / seconds:.0f} %", overhead <= 0.2 * seconds),
+        ("workflow overhead", f"{100 * overhead / seconds:.0f} %", overhead <= share * seconds),
         ("memory at most", f"{peak / 2**30:.1f} GiB", peak <= 6e9),
         ("results", f"{size / 2**20:.0f} MiB", True),
         ("nothing to do", f"{idle:.1f} s", idle <= 5),
