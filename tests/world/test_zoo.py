@@ -89,6 +89,15 @@ def test_unknown_network_is_refused():
         zoo.build("scene-alexnet")
 
 
+def test_a_detector_waits_for_the_classifier_that_it_starts_from(tmp_path):
+    with pytest.raises(FileNotFoundError, match="scene-detector starts from scene-vovnet, whose weights"):
+        zoo._make("scene-detector", tmp_path, tmp_path, 0.01, 0)
+    started = zoo.build("scene-detector", shipped("scene-vovnet")).backbone.trunk.state_dict()
+    for key, value in shipped("scene-vovnet").state_dict().items():
+        if key.startswith("stem."):
+            assert torch.equal(started[key.replace("stem.", "stem_", 1)], value), key
+
+
 def test_interrupted_training_ends_with_the_same_weights(tmp_path, monkeypatch):
     pool = render_pool("zoo_val", 64, seed=3)
     plan = zoo.Plan(steps=4, batch=8)

@@ -344,16 +344,16 @@ def _make(name: str, output: Path, work: Path, steps_scale: float, position: int
         stored = json.loads(record.read_text())
         if stored["sha256"] == sha256_of(weights):
             return stored
-    torch.set_num_threads(1)
-    started = time.monotonic()
-    plan = PLANS[name]
-    plan = Plan(**{**plan.__dict__, "steps": max(2, round(plan.steps * steps_scale))})
-    pool = render_pool("zoo_train", _pool_size(steps_scale), ZOO_SEED, work / "pool")
     trunk = output / f"{_trunk(name)}.safetensors" if _trunk(name) else None
     if trunk and not trunk.exists():
         raise FileNotFoundError(
             f"{name} starts from {_trunk(name)}, whose weights {trunk} are not there; train that one too"
         )
+    torch.set_num_threads(1)
+    started = time.monotonic()
+    plan = PLANS[name]
+    plan = Plan(**{**plan.__dict__, "steps": max(2, round(plan.steps * steps_scale))})
+    pool = render_pool("zoo_train", _pool_size(steps_scale), ZOO_SEED, work / "pool")
     model = train(name, pool, plan, work / f"{name}.checkpoint.pt", trunk, position)
     with atomic(weights) as temporary:
         save_file(_half(model), temporary)
