@@ -20,7 +20,7 @@ from typing import Any
 from mlclipsim.artifacts import sha256_of, write_json
 from mlclipsim.spec import canonical
 
-__all__ = ["PACKAGES", "collect", "git_state", "write"]
+__all__ = ["PACKAGES", "collect", "git_state", "package_version", "write"]
 
 # What can move a number or a pixel of a result.
 PACKAGES = (
@@ -62,7 +62,7 @@ def collect(
             "git_dirty": dirty,
             "lock_sha256": sha256_of(lock) if lock.is_file() else None,
             "python": platform.python_version(),
-            "packages": {name: _version(name) for name in PACKAGES},
+            "packages": {name: package_version(name) for name in PACKAGES},
         },
         "measured": {
             "started_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
@@ -82,7 +82,8 @@ def _hashes(paths: Paths) -> dict[str, dict[str, str]]:
     }
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """The installed version, None where the package runs from a source tree."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import platform
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from PIL import features
 
 from mlclipsim.distortions import family
+from mlclipsim.provenance import package_version
 from mlclipsim.randomness import derive_seed
 
 __all__ = ["Pen", "field_seed", "libraries", "pixel_sha256"]
@@ -47,15 +47,8 @@ def libraries() -> dict[str, str | None]:
     return {
         "python": platform.python_version(),
         "machine": platform.machine(),
-        **{name: _version(name) for name in _PACKAGES},
+        **{name: package_version(name) for name in _PACKAGES},
         "libjpeg-turbo": features.version_feature("libjpeg_turbo"),
         "openjpeg": features.version_codec("jpg_2000"),
         "libwebp": features.version_module("webp"),
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # run from a source tree that is not installed
-        return None
