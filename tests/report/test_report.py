@@ -255,7 +255,7 @@ def test_every_claim_of_the_invented_run(made):
 
 def test_footer_names_preset_run_and_caveat():
     assert style.footer({"preset": "local", "run": "x"}) == (
-        "preset local, run x: all networks share ImageNet supervision."
+        "preset local, run x: all networks but the detector share ImageNet supervision."
     )
     assert style.footer({"preset": "paper", "run": "default"}) == "preset paper, run default."
 

@@ -57,23 +57,28 @@ def predict(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Pa
         for frame in iterate_table(inputs["images"], "images", columns, rows=spec["batch_size"]):
             rows = np.array([row_of[reference_id] for reference_id in frame["reference_id"]])
             batch = _tensor(frame["image"])
-            answers = {name: machine.predict(batch) for name, machine in machines.items()}
-            append(
-                pd.concat(
-                    [
-                        _compared(
-                            frame["image_id"],
-                            name,
-                            machines[name].task,
-                            _pick(clean[name], rows),
-                            answer,
-                            labels[rows],
-                            temperatures[name],
-                        ).assign(psnr_seen_db=_psnr_seen(machines[name], frame, batch, pixels))
-                        for name, answer in answers.items()
-                    ]
+            parts = []
+            for name, machine in machines.items():
+                seen = machine.preprocess(batch)
+                answers = machine.predict(batch, seen)
+                part = _compared(
+                    frame["image_id"],
+                    name,
+                    machine.task,
+                    _pick(clean[name], rows),
+                    answers,
+                    labels[rows],
+                    temperatures[name],
                 )
-            )
+                resized = machine.resizes(*batch.shape[-2:])
+                parts.append(
+                    part.assign(
+                        psnr_seen_db=_psnr_seen(machine, frame["reference_id"], seen, pixels)
+                        if resized
+                        else frame["psnr_db"].to_numpy()
+                    )
+                )
+            append(pd.concat(parts))
             progress.update(len(frame))
 
 
@@ -116,15 +121,13 @@ def _on_references(
 
 
 def _psnr_seen(
-    machine: Machine, frame: pd.DataFrame, batch: torch.Tensor, pixels: dict[str, bytes]
+    machine: Machine, reference_ids: pd.Series, seen: torch.Tensor, pixels: dict[str, bytes]
 ) -> np.ndarray:
-    """PSNR in dB of the images against their references, both as the machine's preprocessing leaves them."""
-    if not machine.resizes(*batch.shape[-2:]):
-        return frame["psnr_db"].to_numpy()
-    ids, which = np.unique(frame["reference_id"].to_numpy(str), return_inverse=True)
+    """PSNR in dB of preprocessed images against their references, preprocessed alike."""
+    ids, which = np.unique(reference_ids.to_numpy(str), return_inverse=True)
     references = machine.preprocess(_tensor([pixels[reference_id] for reference_id in ids]))
-    error = (machine.preprocess(batch) - references[torch.from_numpy(which)]).square().mean(dim=(1, 2, 3))
-    return (-10 * error.double().log10()).numpy()
+    error = [(image - references[row]).square_().mean() for image, row in zip(seen, which, strict=True)]
+    return (-10 * torch.stack(error).double().log10()).numpy()
 
 
 def _calibrated(
