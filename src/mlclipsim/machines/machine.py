@@ -64,8 +64,8 @@ class Machine(nn.Module):
         self.network = network
         self.input_size = input_size
         self.resize, self.fit, self.channels = resize, fit, channels
-        for key, value in (("mean", mean), ("std", std)):  # in the network's order of channels
-            ordered = torch.tensor(value if channels == "rgb" else value[::-1])
+        for key, rgb in (("mean", mean), ("std", std)):  # in the network's order of channels
+            ordered = torch.tensor(rgb if channels == "rgb" else rgb[::-1])
             self.register_buffer(key, ordered.view(1, 3, 1, 1), persistent=False)
         # channels_last: torch's small networks take a quarter to a half less time on a CPU
         self.layout = getattr(network, "layout", torch.channels_last)
