@@ -28,6 +28,7 @@ from mlclipsim.distortions import Family
 from mlclipsim.pcmp import build, vote
 
 ROLES = ("pcmp_train", "pcmp_test")
+OTHER_ROLES = {"local": {"zoo_train": 0, "zoo_val": 64, "pcmp_val": 0}, "embedded": {"pcmp_val": 0}}
 
 
 class Clock:
@@ -79,53 +80,31 @@ class Clock:
 def run(preset: str, references: int, folder: Path) -> tuple[int, int, float, dict[str, float]]:
     """Images, pairs, seconds of wall time and those inside what no build can do without."""
     roles = dict.fromkeys(ROLES, references)
-    plan = spec.load({"preset": preset, "workers": 1, "references": {"roles": roles | CALIBRATION[preset]}})
-    paths = {
-        name: folder / f"{name}.parquet" for name in ("partition", "references", "images", "image_drops")
-    }
-    paths |= {
-        name: folder / f"{name}.parquet"
-        for name in ("pairs", "drops", "predictions", "voters", "votes", "labels")
-    }
+    roles |= OTHER_ROLES[preset]
+    plan = spec.load({"preset": preset, "workers": 1, "references": {"roles": roles}})
 
-    def step(name: str, inputs: dict[str, str], outputs: dict[str, str]) -> None:
-        steps.function(name)(
-            plan.slice(name),
-            {key: paths[value] for key, value in inputs.items()},
-            {key: paths[value] for key, value in outputs.items()},
-        )
+    def step(name: str, inputs: list[str], outputs: list[str], **other_names: str) -> None:
+        """Files are named as the step calls them, but for ``other_names``."""
+        paths = {key: folder / f"{other_names.get(key, key)}.parquet" for key in (*inputs, *outputs)}
+        of = steps.function(name)
+        of(plan.slice(name), {key: paths[key] for key in inputs}, {key: paths[key] for key in outputs})
 
-    step("references", {}, {"partition": "partition", "references": "references"})
+    step("references", [], ["partition", "references"])
     clock = Clock()
     with clock.running():
         start = time.perf_counter()
-        step("pcmp_images", {"references": "references"}, {"images": "images", "drops": "image_drops"})
-        step(
-            "pcmp_pairs",
-            {"images": "images", "drops_in": "image_drops"},
-            {"pairs": "pairs", "drops": "drops"},
-        )
-        step(
-            "predictions",
-            {"references": "references", "images": "images"},
-            {"predictions": "predictions", "voters": "voters"},
-        )
-        step(
-            "votes",
-            {"pairs": "pairs", "predictions": "predictions", "voters": "voters"},
-            {"votes": "votes", "labels": "labels"},
-        )
+        step("pcmp_images", ["references"], ["images", "drops"], drops="image_drops")
+        step("pcmp_pairs", ["images", "drops_in"], ["pairs", "drops"], drops_in="image_drops")
+        step("predictions", ["references", "images"], ["predictions", "voters"])
+        step("votes", ["pairs", "predictions", "voters"], ["votes", "labels"])
         wall = time.perf_counter() - start
-    rows = (pq.read_metadata(paths[name]).num_rows for name in ("images", "pairs"))
+    rows = (pq.read_metadata(folder / f"{name}.parquet").num_rows for name in ("images", "pairs"))
     return *rows, wall, clock.seconds  # type: ignore[return-value]
-
-
-CALIBRATION = {"local": {"zoo_train": 0, "zoo_val": 64, "pcmp_val": 0}, "embedded": {"pcmp_val": 0}}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--preset", choices=CALIBRATION, default="embedded")
+    parser.add_argument("--preset", choices=OTHER_ROLES, default="embedded")
     parser.add_argument("--references", type=int, default=24)
     parser.add_argument("--grow", action="store_true")
     chosen = parser.parse_args()
