@@ -1,55 +1,132 @@
-"""Full-reference metrics that others published, by thin adapters on piq and torchmetrics.
+"""Full-reference metrics that others published, by thin adapters on the libraries that have them.
 
 A metric is a catalog entry, so that which implementation runs with which arguments is data::
 
     ssim:
-      library: piq                # or torchmetrics (its functional.image module)
-      function: ssim              # called as function(distorted, reference, **arguments)
-      arguments: {}
-      colour: rgb                 # or grey: 8-bit ITU-R 601 luma, as the classic Matlab codes take
-      variant: rgb                # part of the metric's name: several "right" values exist
+      library: piq                # piq | torchmetrics | pyiqa | dreamsim
+      function: ssim              # its name there: a function, or a class that holds a network
+      arguments: {downsample: false}
+      colour: grey                # rgb, or 8-bit ITU-R 601 luma, as the classic Matlab codes take
+      variant: grey               # part of the metric's name: several "right" values exist
       higher_is_better: true
       class: fidelity             # or perceptual
+      needs: nothing              # beyond the package, with the command that gets it
 
-Scores keep the metric's own direction; ``higher_is_better`` travels with them as a column.
+Scores keep the metric's own direction; ``higher_is_better`` travels with them as a column. Which published
+numbers each variant meets, and to what tolerance: docs/metrics.md.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import groupby
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-from mlclipsim.artifacts import ArtifactError, read_table, write_table
-from mlclipsim.images import decode_image, to_tensor
+from mlclipsim.artifacts import ArtifactError, iterate_table, read_table, sha256_of, write_table
+from mlclipsim.datasets.references import StoredReferences
+from mlclipsim.images import decode_image, resize, to_tensor
 
-__all__ = ["MS_SSIM_MIN_SIDE", "build", "score"]
+__all__ = ["FIVE_SCALES_MIN_SIDE", "build", "lacks", "score"]
 
 log = logging.getLogger(__name__)
 
 Metric = Callable[[Tensor, Tensor], Tensor]  # (distorted, reference), each (B, 3, H, W) in [0, 1] -> (B,)
 
-_LIBRARIES = {"piq": "piq", "torchmetrics": "torchmetrics.functional.image"}
 # Five scales halve the image four times, and the last must hold an 11-pixel window: (11 - 1) * 2^4 + 1.
-MS_SSIM_MIN_SIDE = 161
+FIVE_SCALES_MIN_SIDE = 161
+_OF_FIVE_SCALES = ("multi_scale_ssim", "information_weighted_ssim")
 # Wang, Simoncelli and Bovik (2003), the first three of five; piq divides them by their sum.
 _THREE_SCALES = (0.0448, 0.2856, 0.3001)
+_DREAMSIM_SIDE = 224  # px, the one size that it takes
+_CHUNK = 4  # references per task of a worker
+
+
+def _piq(function: str, arguments: dict[str, Any]) -> Metric:
+    call = _named("piq", function)
+    if isinstance(call, type):  # a network
+        return call(reduction="none", **arguments)
+    return partial(call, reduction="none", **arguments)
+
+
+def _torchmetrics(function: str, arguments: dict[str, Any]) -> Metric:
+    """A class of torchmetrics, an image at a time: not all can leave a batch unreduced."""
+    metric = _named("torchmetrics", function)(**arguments)
+    return lambda distorted, reference: torch.stack(
+        [metric(distorted[i : i + 1], reference[i : i + 1]).reshape(()) for i in range(len(distorted))]
+    )
+
+
+def _pyiqa(function: str, arguments: dict[str, Any]) -> Metric:
+    return _named("pyiqa", "create_metric")(function, device="cpu", **arguments)
+
+
+def _dreamsim(function: str, arguments: dict[str, Any]) -> Metric:
+    network, _ = _named("dreamsim", function)(
+        pretrained=True, device="cpu", cache_dir=str(_hub() / "dreamsim"), **arguments
+    )
+    return lambda distorted, reference: network(
+        resize(reference, _DREAMSIM_SIDE), resize(distorted, _DREAMSIM_SIDE)
+    )
+
+
+_LIBRARIES: dict[str, Callable[[str, dict[str, Any]], Metric]] = {
+    "piq": _piq,
+    "torchmetrics": _torchmetrics,
+    "pyiqa": _pyiqa,
+    "dreamsim": _dreamsim,
+}
+
+
+def _named(module: str, name: str) -> Any:
+    try:
+        return attrgetter(name)(importlib.import_module(module))
+    except AttributeError:
+        raise ValueError(f"{module} has no function {name!r}; mend the metric's catalog entry") from None
+
+
+def _hub() -> Path:
+    """torch's cache of weights: ``$TORCH_HOME/hub``, by default ``~/.cache/torch/hub``."""
+    return Path(torch.hub.get_dir())
+
+
+def lacks(entry: dict[str, Any]) -> str | None:
+    """What a catalog entry asks for and is not here, in words; None if the metric can run.
+
+    Nothing is downloaded: ``needs`` has the command for that. ``weights`` names the files under torch's hub
+    folder and the first digits of their sha256.
+    """
+    library = entry.get("library", "piq")
+    if library in _LIBRARIES and importlib.util.find_spec(library) is None:
+        return f"the package {library} is not installed"
+    for name, digest in (entry.get("weights") or {}).items():
+        path = _hub() / name
+        if not path.exists():
+            return f"{path} is not there"
+        if digest and not sha256_of(path).startswith(digest):
+            return f"the sha256 of {path} does not begin with {digest}: damaged, or another file"
+    return None
 
 
 def build(name: str, entry: dict[str, Any], side: int) -> tuple[Metric, str]:
     """The callable of one catalog entry for images whose shorter side has ``side`` pixels, and its
     variant's name.
 
-    Below 161 pixels MS-SSIM has no room for its five scales; it then runs with three, weights renormalised,
-    and is named ``ms_ssim_3``, since its values compare with no five-scale ones.
+    Below 161 pixels MS-SSIM and IW-SSIM have no room for their five scales; they then run with three, weights
+    renormalised, and the variant is named so (``ms_ssim_3``), since its values compare with no five-scale
+    ones.
 
     Raises:
         ValueError: unknown library, function or colour.
@@ -59,35 +136,18 @@ def build(name: str, entry: dict[str, Any], side: int) -> tuple[Metric, str]:
         raise ValueError(
             f"metric {name}: expected a library of {sorted(_LIBRARIES)}, got {library!r}; mend its catalog"
         )
-    call = getattr(importlib.import_module(_LIBRARIES[library]), function, None)
-    if call is None:
-        raise ValueError(f"metric {name}: {library} has no function {function!r}; mend its catalog entry")
     colour = entry.get("colour", "rgb")
     if colour not in ("rgb", "grey"):
         raise ValueError(
             f"metric {name}: expected colour rgb or grey, got {colour!r}; mend its catalog entry"
         )
     arguments, variant = dict(entry.get("arguments") or {}), entry.get("variant", colour)
-    if function == "multi_scale_ssim":
-        if side < MS_SSIM_MIN_SIDE and "scale_weights" not in arguments:
-            arguments["scale_weights"], variant = list(_THREE_SCALES), "ms_ssim_3"
-        if "scale_weights" in arguments:
-            arguments["scale_weights"] = torch.tensor(arguments["scale_weights"])
-    prepare = _grey if colour == "grey" else _same
-
-    def piq_metric(distorted: Tensor, reference: Tensor) -> Tensor:
-        return call(prepare(distorted), prepare(reference), reduction="none", **arguments)
-
-    def torchmetrics_metric(distorted: Tensor, reference: Tensor) -> Tensor:
-        # Not all of its functions can leave the batch unreduced: one image at a time gives one value each.
-        x, y = prepare(distorted), prepare(reference)
-        return torch.stack([call(x[i : i + 1], y[i : i + 1], **arguments) for i in range(len(x))])
-
-    return (piq_metric if library == "piq" else torchmetrics_metric), variant
-
-
-def _same(images: Tensor) -> Tensor:
-    return images
+    if function in _OF_FIVE_SCALES and side < FIVE_SCALES_MIN_SIDE:
+        arguments["scale_weights"], variant = torch.tensor(_THREE_SCALES), f"{name}_3"
+    metric = _LIBRARIES[library](function, arguments)
+    if colour == "rgb":
+        return metric, variant
+    return lambda distorted, reference: metric(_grey(distorted), _grey(reference)), variant
 
 
 def _grey(images: Tensor) -> Tensor:
@@ -99,82 +159,103 @@ def score(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path
     """Step ``baselines``: references, images -> scores, each (image, metric) once.
 
     ``spec``: ``metrics`` {name: catalog entry}; ``roles`` whose images are scored (default: pcmp_test, the
-    only ones that a benchmark reads); ``batch_size``; ``threads``. A score that is not a number stays in
-    the table as such, and is reported, so that whoever reads it can count what to exclude.
-    """
-    torch.set_num_threads(int(spec.get("threads", 1)))
-    roles = list(spec.get("roles") or ["pcmp_test"])
-    references = _read(inputs["references"], "references", ["reference_id", "image"], roles)
-    images = _read(inputs["images"], "images", ["image_id", "reference_id", "image"], roles)
-    images = images.sort_values("image_id", ignore_index=True)
-    encoded = dict(zip(references["reference_id"], references["image"], strict=True))
-    orphans = sorted(set(images["reference_id"]) - set(encoded))
-    if orphans:
-        raise ArtifactError(
-            f"expected the reference of every image, {len(orphans)} are absent, e.g. {orphans[0]}"
-        )
+    only ones that a benchmark reads); ``batch_size``; ``threads``, worker processes of one torch thread each.
+    A batch holds images of one reference, and chunks of references go to the workers, so that no score
+    depends on other references or on the number of workers, and memory not on the number of images.
 
-    metrics: dict[tuple[str, int], tuple[Metric, str]] = {}
+    A metric that lacks its library or weights has no row; the log says what it lacks, and whoever reads the
+    scores knows its ``needs`` from the catalog. A score that is not a number stays in the table as such, and
+    is reported, so that it can be counted what to exclude.
+    """
+    metrics = {}
+    for name, entry in spec["metrics"].items():
+        if reason := lacks(entry):
+            log.warning("%s is not run: %s; needs %s", name, reason, entry.get("needs"))
+        else:
+            build(name, entry, FIVE_SCALES_MIN_SIDE)  # a wrong entry fails here, not in a worker
+            metrics[name] = entry
+    roles = list(spec.get("roles") or ["pcmp_test"])
+    index = read_table(inputs["images"], "images", columns=["role"])
+    total = int(index["role"].isin(roles).sum())
+    if not total or not metrics:
+        raise ArtifactError(
+            f"expected images and metrics to score, got {total} images of roles {roles} "
+            f"and {len(metrics)} metrics; correct roles or metrics"
+        )
+    workers = joblib.Parallel(n_jobs=int(spec.get("threads", 1)), return_as="generator")
+    results = workers(
+        joblib.delayed(_score_chunk)(metrics, int(spec.get("batch_size", 32)), chunk)
+        for chunk in _chunks(inputs, roles)
+    )
     parts = []
-    for rows, distorted, reference in _batches(images, encoded, int(spec.get("batch_size", 32))):
-        side = min(distorted.shape[-2:])
-        for name, entry in spec["metrics"].items():
-            if (name, side) not in metrics:
-                metrics[name, side] = build(name, entry, side)
-            metric, variant = metrics[name, side]
-            with torch.inference_mode():
-                values = metric(distorted, reference).double().reshape(-1).numpy()
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "image_id": images["image_id"].to_numpy()[rows],
-                        "metric": name,
-                        "variant": variant,
-                        "score": values,
-                        "higher_is_better": bool(entry.get("higher_is_better", True)),
-                        "class": entry.get("class", "fidelity"),
-                    }
-                )
-            )
-    if not parts:
-        raise ArtifactError(f"expected images and metrics to score, got none; roles {roles}")
+    with tqdm(total=total, desc="baselines", unit="image") as progress:
+        for part in results:
+            parts.append(part)
+            progress.update(part["image_id"].nunique())
     frame = pd.concat(parts, ignore_index=True).sort_values(
         ["metric", "variant", "image_id"], ignore_index=True
     )
     for name, count in frame["score"].isna().groupby(frame["metric"]).sum().items():
         if count:
-            log.warning("%s: %d of %d scores are not numbers", name, count, len(images))
+            log.warning("%s: %d of %d scores are not numbers", name, count, total)
     write_table(outputs["scores"], frame, "scores")
 
 
-def _read(path: Path, schema: str, columns: list[str], roles: list[str]) -> pd.DataFrame:
-    """Rows of some roles only: the bytes of all other images never enter memory."""
-    read_table(path, schema, columns=["role"])  # checks the layout
-    return pq.read_table(path, columns=columns, filters=[("role", "in", roles)]).to_pandas()
+_Stored = tuple[str, bytes, list[tuple[str, bytes]]]  # reference_id, its image, (image_id, image) of each
 
 
-def _batches(
-    images: pd.DataFrame, encoded: dict[str, bytes], batch_size: int
-) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
-    """Row numbers, distorted and reference images, in batches that hold one size of image each."""
-    decoded: dict[str, np.ndarray] = {}  # images come sorted by reference, so a few suffice
-    pending: dict[tuple[int, ...], list[tuple[int, np.ndarray, np.ndarray]]] = {}
+def _chunks(inputs: dict[str, Path], roles: list[str]) -> Iterator[list[_Stored]]:
+    """References with their images, some at a time; those of one reference stand together, as PCMP writes."""
+    references = StoredReferences(inputs["references"])
+    chunk: list[_Stored] = []
+    for reference_id, rows in groupby(_rows(inputs["images"], roles), key=itemgetter(0)):
+        chunk.append((reference_id, references.get(reference_id), [row[1:] for row in rows]))
+        if len(chunk) == _CHUNK:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
 
-    def tensors(items: list[tuple[int, np.ndarray, np.ndarray]]) -> tuple[np.ndarray, Tensor, Tensor]:
-        rows, distorted, reference = zip(*items, strict=True)
-        return np.array(rows), to_tensor(np.stack(distorted)), to_tensor(np.stack(reference))
 
-    for row, (reference_id, data) in enumerate(zip(images["reference_id"], images["image"], strict=True)):
-        if reference_id not in decoded:
-            decoded = {reference_id: decode_image(encoded[reference_id])}
-        image, reference = decode_image(data), decoded[reference_id]
-        if image.shape != reference.shape:
-            raise ArtifactError(
-                f"expected {reference_id} and its images in one size, got {reference.shape}, {image.shape}"
-            )
-        waiting = pending.setdefault(image.shape, [])
-        waiting.append((row, image, reference))
-        if len(waiting) == batch_size:
-            yield tensors(pending.pop(image.shape))
-    for shape in sorted(pending):
-        yield tensors(pending[shape])
+def _rows(path: Path, roles: list[str]) -> Iterator[tuple[str, str, bytes]]:
+    columns = ["reference_id", "image_id", "image"]
+    for frame in iterate_table(path, "images", [*columns, "role"]):
+        yield from frame.loc[frame["role"].isin(roles), columns].itertuples(index=False, name=None)
+
+
+def _score_chunk(metrics: dict[str, dict[str, Any]], batch_size: int, chunk: list[_Stored]) -> pd.DataFrame:
+    torch.set_num_threads(1)
+    built: dict[int, dict[str, tuple[Metric, str]]] = {}
+    parts = []
+    for reference_id, stored, images in chunk:
+        reference = decode_image(stored)
+        side = min(reference.shape[:2])
+        if side not in built:
+            built[side] = {name: build(name, entry, side) for name, entry in metrics.items()}
+        for start in range(0, len(images), batch_size):
+            ids, data = zip(*images[start : start + batch_size], strict=True)
+            arrays = [decode_image(image) for image in data]
+            for array in arrays:
+                if array.shape != reference.shape:
+                    raise ArtifactError(
+                        f"expected {reference_id} and its images in one size, got {reference.shape}, "
+                        f"{array.shape}; make the images again"
+                    )
+            x = to_tensor(np.stack(arrays))
+            y = to_tensor(reference).expand_as(x)
+            for name, (metric, variant) in built[side].items():
+                with torch.inference_mode():
+                    values = metric(x, y).double().reshape(-1).numpy()
+                parts.append(
+                    pd.DataFrame(
+                        {
+                            "image_id": ids,
+                            "metric": name,
+                            "variant": variant,
+                            "score": values,
+                            "higher_is_better": bool(metrics[name].get("higher_is_better", True)),
+                            "class": metrics[name].get("class", "fidelity"),
+                        }
+                    )
+                )
+    return pd.concat(parts, ignore_index=True)

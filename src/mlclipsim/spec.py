@@ -43,6 +43,8 @@ __all__ = [
 CATALOGS = ("codecs", "datasets", "encoders", "machines", "metrics")
 # How fast a step runs, not what it studies: not in digests (changing one reruns a step in place).
 EXECUTION = frozenset({"threads", "batch_size"})
+# Steps that spread over processes: `workers` of them, one thread each.
+IN_PROCESSES = frozenset({"pcmp_images", "baselines"})
 # The steps whose results runs share, and those that each reads.
 PARENTS: dict[str, tuple[str, ...]] = {
     "references": (),
@@ -239,8 +241,7 @@ class Plan:
             "metrics": {name: self.entry("metrics", name) for name in config["metrics"]},
             "roles": config["benchmark"]["roles"],
             "run": self.run,
-            # one process per thread that the step may use: it runs no network
-            "threads": config["workers"] if step == "pcmp_images" else config["threads"],
+            "threads": config["workers"] if step in IN_PROCESSES else config["threads"],
         }
         document = ("preset", "run", "style")
         keys: dict[str, tuple[str, ...]] = {
@@ -254,7 +255,7 @@ class Plan:
             "fit": ("fit", "encoder"),
             "baselines": ("metrics", "roles", "batch_size"),
             "clip_scores": ("encoder",),
-            "preference": ("benchmark", "folds", "metrics"),
+            "preference": ("benchmark", "folds", "metrics", "encoder"),
         }
         return {
             key: resolved.get(key, config.get(key)) for key in ("seed", "threads", *keys.get(step, document))

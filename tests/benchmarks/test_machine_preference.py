@@ -133,6 +133,7 @@ def test_comparisons_are_paired_and_holm_adjusted(invented_preference, value):
         "psnr",
         "gmsd",
         "ssim",
+        "one_classifier_kl",
         "family_prior",
     }
     for row in rows:
@@ -166,6 +167,48 @@ def test_missing_scores_and_labels_are_counted(invented_pcmp, invented_weights, 
     assert rows.loc["psnr", ["n_pairs", "n_unlabelled", "n_unscored"]].tolist() == [total - 7, 7, 0]
     assert rows.loc["ssim", "n_unscored"] > 0
     assert rows.loc["ssim", "n_pairs"] + rows.loc["ssim", "n_unscored"] == total - 7
+
+
+def test_one_classifier_is_chosen_on_the_validation_pairs_of_each_fold(
+    invented_pcmp, invented_weights, tmp_path
+):
+    """One training voter's KL follows its fold's labels on pcmp_val, another's contradicts them: the first is
+    taken, on the test pairs too, and a held-out one never.
+    """
+    pairs, labels = invented_pcmp.tables.pairs, invented_pcmp.tables.labels
+    predictions = invented_pcmp.tables.predictions.copy()
+    fold = invented_pcmp.folds[0]
+    label = pairs["pair_id"].map(labels[labels["group"] == "seen"].set_index("pair_id")["label"])
+    won = [label.groupby(pairs["image_a"]).sum(), (1 - label).groupby(pairs["image_b"]).sum()]
+    truth = predictions["image_id"].map(won[0].add(won[1], fill_value=0)).fillna(0)
+    first, second = fold["seen"][:2]
+    predictions["kl"] = np.where(predictions["voter"] == first, -truth, truth)
+    predictions.loc[predictions["voter"].isin(fold["held_out"]), "kl"] = -2 * truth
+    write_table(tmp_path / "predictions.parquet", predictions, "predictions")
+    inputs = invented_pcmp.paths | {
+        "weights": invented_weights,
+        "baselines": invented_pcmp.paths["scores"],
+        "predictions": tmp_path / "predictions.parquet",
+    }
+    spec = {"seed": 1, "folds": invented_pcmp.folds, "benchmark": {"resamples": 10, "slices": ["all"]}}
+    table = read_table(_run(inputs, tmp_path, spec)["preference"], "preference")
+    row = table[(table["metric"] == "one_classifier_kl") & (table["slice"] == "all")]
+    assert set(row["variant"]) == {first} != {second}
+    assert (row["estimate"] > 0.6).all()
+
+
+def test_layers_of_a_supervised_trunk_are_a_row_only_where_the_encoder_has_one(
+    invented_pcmp, invented_weights, tmp_path, table
+):
+    note = table.loc[table["metric"] == "supervised_layers", "note"]
+    assert note.str.startswith("not run: needs an encoder that is a supervised network").all()
+    inputs = invented_pcmp.paths | {"weights": invented_weights, "baselines": invented_pcmp.paths["scores"]}
+    spec = {"seed": 1, "folds": invented_pcmp.folds, "benchmark": {"resamples": 10, "slices": ["macro"]}}
+    spec["encoder"] = {"name": "lit-x", "entry": {"source": "lit"}}
+    locked = read_table(_run(inputs, tmp_path, spec)["preference"], "preference")
+    rows = locked[locked["metric"] == "supervised_layers"]
+    assert set(rows["variant"]) == {"fitted", "uniform"}
+    assert rows["estimate"].notna().all()
 
 
 def test_few_references_are_flagged(invented_pcmp, invented_weights, tmp_path):

@@ -12,13 +12,11 @@ rule baselines:
         plan.shared("baselines", "log.txt"),
     conda:
         "../../environment.yml"
-    threads: config["threads"]
-    resources:
-        gpu=0,
+    threads: config["workers"]
     params:
         spec=plan.text("baselines"),
     shell:
-        "python -m mlclipsim step baselines --spec {params.spec:q} --gpus {resources.gpu}"
+        "python -m mlclipsim step baselines --spec {params.spec:q}"
         " --input references={input.references:q} --input images={input.images:q}"
         " --output scores={output.scores:q} > {log:q} 2>&1"
 
@@ -29,6 +27,7 @@ rule preference:
         labels=rules.votes.output.labels,
         votes=rules.votes.output.votes,
         voters=rules.predictions.output.voters,
+        predictions=rules.predictions.output.predictions,
         baselines=rules.baselines.output.scores,
         similarities=SIMILARITIES[plan.encoder],
         untrained=SIMILARITIES[plan.untrained],
@@ -47,7 +46,8 @@ rule preference:
     shell:
         "python -m mlclipsim step preference --spec {params.spec:q} --input pairs={input.pairs:q}"
         " --input labels={input.labels:q} --input votes={input.votes:q} --input voters={input.voters:q}"
-        " --input baselines={input.baselines:q} --input similarities={input.similarities:q}"
+        " --input predictions={input.predictions:q} --input baselines={input.baselines:q}"
+        " --input similarities={input.similarities:q}"
         " --input untrained={input.untrained:q} --input weights={input.weights:q}"
         " --output preference={output.preference:q} --output comparisons={output.comparisons:q}"
         " --output ceilings={output.ceilings:q} > {log:q} 2>&1"
