@@ -45,11 +45,20 @@ SLICES = (
 )
 GROUPS = ("held_out", "seen")
 # Whom ours is compared with, all in one Holm family per table: whatever a reader may call a baseline.
-_COMPARED = ("fidelity", "perceptual", "ours", "prior")
+_COMPARED = ("fidelity", "perceptual", "machine", "ours", "prior")
 # Benchmarks of others, named so that a table says what is missing rather than nothing.
 _NOT_RUN = {
     "mpd": "the MPD archive (2.75 GB) and its annotation format",
     "miqd": "the MIQD-2.5M images and labels",
+}
+# Rows of PCMP that not every preset can have: metric -> (class, needs).
+_NOT_EVERYWHERE = {
+    "one_classifier_kl": ("machine", "a classifier among the training voters of every fold"),
+    "supervised_layers": ("ours", "an encoder that is a supervised network, its layers left as they were"),
+    "deep_features": (
+        "perceptual",
+        "a network of a family that neither votes nor encodes, to stand in for LPIPS",
+    ),
 }
 
 
@@ -90,7 +99,7 @@ class Entrant:
 
     metric: str
     variant: str
-    kind: str  # ours | fidelity | perceptual | control | prior | ceiling
+    kind: str  # ours | fidelity | perceptual | machine | control | prior | ceiling
     credits: Callable[[Jury], np.ndarray]
     unseen: Callable[[Jury], np.ndarray] | None = None  # of fits that never saw the pair's families
 
@@ -119,13 +128,14 @@ def evaluate(spec: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Pa
     """Step ``preference``: every metric and control against seen and held-out voters, in every slice.
 
     Inputs: ``pairs, labels, votes, voters, baselines`` (scores; one file or several), ``similarities``,
-        ``weights``, optionally ``untrained`` (similarities of an encoder of the same shape that never
-        learnt). Outputs: ``preference`` (table_2's rows), ``comparisons`` (ours against each, paired, with
-        Holm's correction), ``ceilings``.
+        ``weights``, ``predictions``, optionally ``untrained`` (similarities of an encoder of the same shape
+        that never learnt). Outputs: ``preference`` (table_2's rows), ``comparisons`` (ours against each,
+        paired, with Holm's correction), ``ceilings``.
 
     ``spec``: ``seed``; ``folds`` [{seen, held_out}]; ``benchmark`` with ``resamples``, ``roles`` (default
     pcmp_test) and ``slices`` (``psnr``, ``task`` and ``unseen_family`` come by themselves); optionally
-    ``metrics``, the catalog entries asked for, so that those without scores appear as not run.
+    ``metrics``, the catalog entries asked for, so that those without scores appear as not run, and
+    ``encoder``, its catalog entry in ``entry``.
     """
     options = spec.get("benchmark", {})
     roles = list(options.get("roles") or ["pcmp_test"])
@@ -147,6 +157,7 @@ def evaluate(spec: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Pa
 
     entrants = _of_encoder(spec, pairs, test, labels, inputs, weights)
     entrants += _of_scores(test, inputs["baselines"])
+    entrants += _one_classifier(folds, pairs, test, labels, inputs)
     prior = _family_prior(pairs, test, labels, len(folds))
     entrants += _controls(spec, test, prior, entrants[0])
     # Most slices share a jury: what an entrant earns from one is computed once.
@@ -253,12 +264,25 @@ def _of_encoder(
     def by_fold(weigh: Callable[[int], np.ndarray], table: np.ndarray = deltas) -> np.ndarray:
         return preference(np.stack([table[here] @ weigh(f) for f in range(n_folds)], axis=1))
 
+    def aggregated(metric: str, kind: str, table: np.ndarray) -> list[Entrant]:
+        """Other columns than ours, fitted anew and with uniform weights."""
+
+        def refitted(fold: int) -> np.ndarray:
+            data = [(table[part[fold].index], part[fold].to_numpy()) for part in (train, validation)]
+            return fit.choose_penalty(data[0], data[1], weights["penalties"])[0].weights
+
+        size = table.shape[1]
+        return [
+            Entrant(metric, "fitted", kind, _earns(by_fold(refitted, table))),
+            Entrant(metric, "uniform", kind, _earns(by_fold(lambda f: np.full(size, 1 / size), table))),
+        ]
+
     def shuffled(fold: int) -> np.ndarray:
         order = generator(spec["seed"], "preference", "shuffled_labels", fold).permutation(len(train[fold]))
         rows, targets = train[fold].index, train[fold].to_numpy()[order]
         return fit.fit_weights(deltas[rows], targets, weights["folds"][fold]["penalty"]).weights
 
-    best = [_best_layer(pairs, validation[f], deltas[:, :-1]) for f in range(n_folds)]
+    best = [_best_alone(pairs, validation[f], deltas[:, :-1]) for f in range(n_folds)]
     unit = np.eye(len(layers))
     fitted = by_fold(lambda f: np.array(weights["folds"][f]["weights"]))
     uniform = by_fold(lambda f: np.full(len(layers), 1 / len(layers)))
@@ -270,25 +294,20 @@ def _of_encoder(
         Entrant("best_single_layer", names, "ours", _earns(by_fold(lambda f: unit[best[f]]))),
         Entrant("shuffled_labels", "train", "control", _earns(by_fold(shuffled))),
     ]
+    if spec.get("encoder", {}).get("entry", {}).get("source") == "lit":
+        # Locked-image tuning leaves the supervised trunk as it was: all columns but the last are its own,
+        # and only the global embedding has seen a caption.
+        result += aggregated("supervised_layers", "ours", deltas[:, :-1])
     if "untrained" in inputs:
         other = fit.differences(pairs, read_table(inputs["untrained"], "similarities"))
-        size = other.shape[1]
-
-        def refitted(fold: int) -> np.ndarray:
-            data = [(other[part[fold].index], part[fold].to_numpy()) for part in (train, validation)]
-            return fit.choose_penalty(data[0], data[1], weights["penalties"])[0].weights
-
-        result += [
-            Entrant("untrained", "fitted", "control", _earns(by_fold(refitted, other))),
-            Entrant(
-                "untrained", "uniform", "control", _earns(by_fold(lambda f: np.full(size, 1 / size), other))
-            ),
-        ]
+        result += aggregated("untrained", "control", other)
     return result
 
 
-def _best_layer(pairs: pd.DataFrame, labels: pd.Series, deltas: np.ndarray) -> int:
-    """The layer that alone sides best with the seen voters on pcmp_val, by the primary average."""
+def _best_alone(pairs: pd.DataFrame, labels: pd.Series, deltas: np.ndarray) -> int:
+    """The column of ``deltas`` that alone sides best with the seen voters on pcmp_val, by the primary
+    average.
+    """
     chosen = pairs.loc[labels.index]
     primary = ~chosen["photometric"].to_numpy()
     if not primary.any():
@@ -351,6 +370,35 @@ def _of_scores(test: pd.DataFrame, paths: Path | Sequence[Path]) -> list[Entrant
         kind = str(part["class"].iloc[0]) if "class" in part else "fidelity"
         entrants.append(Entrant(str(metric), str(variant), kind, _earns(preference(difference))))
     return entrants
+
+
+def _one_classifier(
+    folds: list[dict[str, list[str]]],
+    pairs: pd.DataFrame,
+    test: pd.DataFrame,
+    labels: pd.DataFrame,
+    inputs: dict[str, Any],
+) -> list[Entrant]:
+    """Why not just one classifier: of each fold's training voters the one whose own divergence from its
+    prediction on the reference sides best with pcmp_val.
+
+    Temperature-calibrated KL as the predictions hold it, smaller is better, and no tie but equality. Nothing
+    where the training voters of some fold have no classifier.
+    """
+    stored = read_table(inputs["predictions"], "predictions", columns=["image_id", "voter", "kl"])
+    divergence = stored.dropna().pivot(index="image_id", columns="voter", values="kl")
+    names, columns = [], []
+    for number, fold in enumerate(folds):
+        classifiers = [voter for voter in fold["seen"] if voter in divergence]
+        if not classifiers:
+            return []
+        a, b = (divergence.reindex(pairs[side])[classifiers].to_numpy() for side in ("image_a", "image_b"))
+        validation = fit.labelled(pairs, labels, role="pcmp_val", fold=number, group="seen")
+        best = _best_alone(pairs, validation, b - a)
+        names.append(classifiers[best])
+        columns.append((b - a)[test.index, best])
+    preferred = preference(np.stack(columns, axis=1))
+    return [Entrant("one_classifier_kl", ", ".join(dict.fromkeys(names)), "machine", _earns(preferred))]
 
 
 def _family_pairs(pairs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -531,12 +579,13 @@ def _compare(
 
 def _not_run(frame: pd.DataFrame, metrics: dict[str, dict[str, Any]]) -> pd.DataFrame:
     """Rows that say what is missing and why."""
+    wanted = {name: (entry.get("class", "ours"), entry.get("needs")) for name, entry in metrics.items()}
     absent = [
-        ("pcmp", name, entry.get("needs"))
-        for name, entry in metrics.items()
+        ("pcmp", name, kind, needs)
+        for name, (kind, needs) in (wanted | _NOT_EVERYWHERE).items()
         if name not in set(frame["metric"])
     ]
-    absent += [(name, OURS, needs) for name, needs in _NOT_RUN.items()]
+    absent += [(name, OURS, "ours", needs) for name, needs in _NOT_RUN.items()]
     rows = [
         {
             "benchmark": benchmark,
@@ -549,7 +598,7 @@ def _not_run(frame: pd.DataFrame, metrics: dict[str, dict[str, Any]]) -> pd.Data
             "ci_high": math.nan,
             "n_pairs": 0,
             "n_references": 0,
-            "class": metrics.get(metric, {}).get("class", "ours"),
+            "class": kind,
             "interval": "none",
             "t_low": math.nan,
             "t_high": math.nan,
@@ -557,7 +606,7 @@ def _not_run(frame: pd.DataFrame, metrics: dict[str, dict[str, Any]]) -> pd.Data
             "n_unscored": 0,
             "note": f"not run: needs {needs or 'its scores'}",
         }
-        for benchmark, metric, needs in absent
+        for benchmark, metric, kind, needs in absent
     ]
     return pd.DataFrame(rows, columns=frame.columns)
 

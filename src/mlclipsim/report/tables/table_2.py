@@ -36,7 +36,7 @@ _HEADS = {
 # Variants that go without saying where a metric has just one row.
 _PLAIN_VARIANTS = ("fitted", "uniform", "global", "rgb", "grey", "luma", "chromatic")
 _DEFAULT_VARIANTS = (*_PLAIN_VARIANTS, "seen voters", "ml_clipsim")
-_CONTENDERS = ("ours", "fidelity", "perceptual")  # the best of these is set in bold
+_CONTENDERS = ("ours", "fidelity", "perceptual", "machine")  # the best of these is set in bold
 
 
 def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
