@@ -115,6 +115,13 @@ def hub(tmp_path, monkeypatch):
     return tmp_path / "hub"
 
 
+@pytest.mark.parametrize(
+    "name", [name for name, entry in CATALOG.items() if entry["library"] in ("piq", "torchmetrics")]
+)
+def test_what_the_catalog_names_is_in_the_installed_library(name):
+    assert callable(baselines._named(CATALOG[name]["library"], CATALOG[name]["function"]))
+
+
 def test_what_a_metric_lacks_is_said(hub, monkeypatch):
     assert [name for name in CATALOG if baselines.lacks(CATALOG[name]) is None] == list(NAMES)
     weights = hub / "checkpoints" / "alexnet-owt-7be5be79.pth"

@@ -105,13 +105,13 @@ def _hub() -> Path:
 def lacks(entry: dict[str, Any]) -> str | None:
     """What a catalog entry asks for and is not here, in words; None if the metric can run.
 
-    Nothing is downloaded: ``needs`` has the command for that. ``weights`` names the files under torch's hub
-    folder and the first digits of their sha256.
+    Nothing is downloaded: ``needs`` has the command for that. ``files`` names what must lie in torch's hub
+    folder, with the first digits of each sha256.
     """
     library = entry.get("library", "piq")
     if library in _LIBRARIES and importlib.util.find_spec(library) is None:
         return f"the package {library} is not installed"
-    for name, digest in (entry.get("weights") or {}).items():
+    for name, digest in (entry.get("files") or {}).items():
         path = _hub() / name
         if not path.exists():
             return f"{path} is not there"
