@@ -36,7 +36,11 @@ _HEADS = {
 # Variants that go without saying where a metric has just one row.
 _PLAIN_VARIANTS = ("fitted", "uniform", "global", "rgb", "grey", "luma", "chromatic")
 _DEFAULT_VARIANTS = (*_PLAIN_VARIANTS, "seen voters", "ml_clipsim")
-_CONTENDERS = ("ours", "fidelity", "perceptual", "machine")  # the best of these is set in bold
+# The best of these is set in bold; among the seen voters a machine would be judged by itself.
+_CONTENDERS = {
+    "held_out": ("ours", "fidelity", "perceptual", "machine"),
+    "seen": ("ours", "fidelity", "perceptual"),
+}
 
 
 def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
@@ -90,7 +94,7 @@ def _pivot(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
             (
                 round(value, 3)
                 for kind, metric, variant in keys
-                if kind in _CONTENDERS
+                if kind in _CONTENDERS[voters]
                 and (value := values.get((voters, part, metric, variant))) == value
                 and value is not None
             ),
@@ -104,7 +108,7 @@ def _pivot(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
         kind, metric, variant = key
         value = values.get((voters, part, metric, variant))
         text = number(value)
-        leads = kind in _CONTENDERS and value is not None and best[voters, part] == round(value, 3)
+        leads = kind in _CONTENDERS[voters] and value is not None and best[voters, part] == round(value, 3)
         return bold(text) if leads else text
 
     rows = []
