@@ -243,6 +243,16 @@ def test_a_score_that_is_no_number_stays_and_is_reported(small, tmp_path, monkey
     assert "psnr: 6 of 6 scores are not numbers" in caplog.text
 
 
+def test_an_image_that_a_metric_cannot_read_does_not_take_its_batch_along():
+    def singular(distorted, reference):
+        if (distorted == 0).all((1, 2, 3)).any():
+            raise torch.linalg.LinAlgError("the matrix is singular")
+        return distorted.mean((1, 2, 3))
+
+    images = torch.stack([torch.ones(3, 16, 16), torch.zeros(3, 16, 16), torch.ones(3, 16, 16)])
+    assert baselines._values(singular, images, images).nan_to_num(-1).tolist() == [1, -1, 1]
+
+
 def test_an_image_without_reference_is_refused(small, tmp_path, invented_pcmp):
     paths = small[0] | {"images": invented_pcmp.paths["images"]}
     with pytest.raises(ArtifactError, match="lacks the reference"):

@@ -245,7 +245,7 @@ def _score_chunk(metrics: dict[str, dict[str, Any]], batch_size: int, chunk: lis
             y = to_tensor(reference).expand_as(x)
             for name, (metric, variant) in built[side].items():
                 with torch.inference_mode():
-                    values = metric(x, y).double().reshape(-1).numpy()
+                    values = _values(metric, x, y).double().numpy()
                 parts.append(
                     pd.DataFrame(
                         {
@@ -259,3 +259,15 @@ def _score_chunk(metrics: dict[str, dict[str, Any]], batch_size: int, chunk: lis
                     )
                 )
     return pd.concat(parts, ignore_index=True)
+
+
+def _values(metric: Metric, distorted: Tensor, reference: Tensor) -> Tensor:
+    """A value per image, (B,)."""
+    try:
+        return metric(distorted, reference).reshape(-1)
+    except torch.linalg.LinAlgError:  # IW-SSIM inverts a covariance, which a plain image makes singular
+        if len(distorted) == 1:
+            return distorted.new_full((1,), torch.nan)
+        return torch.cat(
+            [_values(metric, *pair) for pair in zip(distorted.split(1), reference.split(1), strict=True)]
+        )

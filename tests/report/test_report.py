@@ -123,7 +123,8 @@ def test_table_2_has_the_public_columns_and_reads_well(made):
     assert "LPIPS: not run: needs AlexNet weights." in printed
     assert "preset embedded, run default" in printed
     tex = (made / "table_2.tex").read_text(encoding="utf-8")
-    assert tex.count(r"\midrule") == 5  # head, and between classes: ours, fidelity, prior, controls, ceilings
+    # head, and between classes: ours, fidelity, machine, prior, controls, ceilings
+    assert tex.count(r"\midrule") == 6
     assert r"\textbf{" in tex
     assert "95 \\% interval" in tex
     assert "nan |" not in printed
