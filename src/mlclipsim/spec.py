@@ -98,10 +98,10 @@ def export_environment(plan: Plan) -> None:
     )
     os.environ.setdefault("TQDM_MININTERVAL", "10")  # jobs' progress goes into logs: a line now and then
     # glibc hands each large tensor back to the system, whose pages then come back one fault at a time: a
-    # third of a small network's forward pass. So it keeps them.
-    for threshold in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
-        os.environ.setdefault(threshold, str(2**33))
-    os.environ.setdefault("MALLOC_TOP_PAD_", str(2**28))
+    # third of a small network's forward pass. So it keeps those up to 32 MiB; with larger ones its heap would
+    # fragment and grow.
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**25))
+    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**30))
 
 
 def load(
