@@ -187,7 +187,7 @@ def test_score_of_two_images_is_a_number_and_what_made_it(scenes, capsys):
     assert cli.main(["score", "refs/a.png", "refs/a.png", *SCENE_CLIP]) == 0
     assert capsys.readouterr() == (
         "1.000000\n",
-        "mlclipsim: encoder scene-clip, weights uniform, layers all, size policy resize\n",
+        "mlclipsim: encoder scene-clip, weights uniform, layers 1 2 3 4 5 6 global, size policy resize\n",
     )
     command = ["score", "--distorted", "dists/a.png", "--reference", "refs/a.png", "--layers", "1,3-4"]
     assert cli.main([*command, "--per-layer", "--size-policy", "native", *SCENE_CLIP]) == 0
@@ -196,7 +196,7 @@ def test_score_of_two_images_is_a_number_and_what_made_it(scenes, capsys):
     layers = {name: float(value) for name, value in map(str.split, rest)}
     assert list(layers) == ["layer_01", "layer_03", "layer_04", "global"]
     assert float(first) == pytest.approx(np.mean(list(layers.values())), abs=2e-6)
-    assert "layers 1 3 4, size policy native" in error
+    assert "layers 1 3 4 global, size policy native" in error
 
 
 def test_score_of_folders_is_a_table_then_what_is_missing(scenes, capsys):
@@ -206,7 +206,10 @@ def test_score_of_folders_is_a_table_then_what_is_missing(scenes, capsys):
     output, error = capsys.readouterr()
     assert output == ""
     assert [line.split(": ")[1:3] for line in error.splitlines()] == [
-        ["1 of 2 pairs", "encoder scene-clip, weights uniform, layers all, size policy resize"],
+        [
+            "1 of 2 pairs",
+            "encoder scene-clip, weights uniform, layers 1 2 3 4 5 6 global, size policy resize",
+        ],
         ["dists/b.png", "not an image (expected JPEG, PNG, WebP, ..., got 8 bytes of another kind)"],
         ["refs/c.png", "unpaired, no image named c in dists"],
         ["dists/d.png", "unpaired, no image named d in refs"],

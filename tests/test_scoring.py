@@ -148,16 +148,16 @@ def test_files_parse_and_name_what_was_used(metric, folders, tmp_path, form, per
             assert float(row["score"]) == pytest.approx(np.mean(values), abs=2e-6)  # uniform weights
 
 
-def test_identity_says_which_layers():
-    assert scoring.identity(MLCLIPSim("scene-clip"), "uniform") == {
+def test_identity_says_what_was_used():
+    assert scoring.identity(MLCLIPSim("scene-clip")) == {
         "encoder": "scene-clip",
         "weights": "uniform",
-        "layers": "all",
+        "layers": "1 2 3 4 5 6 global",
         "size_policy": "resize",
     }
     some = MLCLIPSim("scene-clip", layers=[5, 2], size_policy="native")
-    assert scoring.identity(some, "uniform")["layers"] == "2 5"
-    assert scoring.identity(MLCLIPSim("scene-clip", weights="global"), "global")["layers"] == "none"
+    assert scoring.identity(some, "uniform")["layers"] == "2 5 global"
+    assert scoring.identity(MLCLIPSim("scene-clip", weights="global"), "global")["layers"] == "global"
 
 
 def test_nothing_scored_leaves_a_table_of_no_rows(metric, tmp_path):

@@ -131,9 +131,8 @@ def _add_score(command: argparse.ArgumentParser) -> None:
     metric.add_argument("--pretrained", metavar="TAG|FILE", help="open_clip's tag, or a checkpoint file")
     metric.add_argument(
         "--weights",
-        default="uniform",
         metavar="uniform|global|NAME|FILE",
-        help="of the layers: equal, the embedding alone, fitted ones that ship, or a weights.json",
+        help="of the layers: equal (default), the embedding alone, fitted ones that ship, or a weights.json",
     )
     metric.add_argument("--layers", type=_numbers, metavar="1,3,5-8", help="only these, from 1")
     metric.add_argument(

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from tqdm import tqdm
 from mlclipsim import encoders, heatmap
 from mlclipsim.atomic import atomic
 from mlclipsim.images import ImageError, read_image, to_tensor
-from mlclipsim.metric import Encoded, MLCLIPSim, SizePolicy
+from mlclipsim.metric import GLOBAL, Encoded, MLCLIPSim, SizePolicy
 from mlclipsim.pairing import Pair
 
 __all__ = ["Outcome", "identity", "load_metric", "score_files", "score_pairs"]
@@ -48,7 +48,7 @@ def load_metric(
     encoder: str | None = None,
     pretrained: str | None = None,
     *,
-    weights: str = "uniform",
+    weights: str | None = None,
     layers: Sequence[int] | None = None,
     size_policy: SizePolicy = "resize",
     device: str = "auto",
@@ -58,6 +58,7 @@ def load_metric(
     Args:
         encoder: a packaged network or an open_clip model; None: the metric's default.
         pretrained: an open_clip tag, or a checkpoint file, known by an extension or a slash in it.
+        weights: as of :class:`mlclipsim.metric.MLCLIPSim`; None: its default.
         device: ``auto`` is CUDA where there is one, else the CPU.
 
     Raises:
@@ -72,16 +73,16 @@ def load_metric(
         tower = encoders.load_encoder(name, checkpoint=pretrained)
     else:
         tower = encoders.load_encoder(name, pretrained)
-    return MLCLIPSim(tower, weights=weights, layers=layers, size_policy=size_policy, device=device)
+    given: dict[str, Any] = {} if weights is None else {"weights": weights}
+    return MLCLIPSim(tower, layers=layers, size_policy=size_policy, device=device, **given)
 
 
-def identity(metric: MLCLIPSim, weights: str) -> dict[str, str]:
+def identity(metric: MLCLIPSim, weights: str | None = None) -> dict[str, str]:
     """What a score depends on besides the images; ``weights`` is the name that the metric was built with."""
-    layers = "all" if metric.layers == metric.encoder.layers else " ".join(map(str, metric.layers)) or "none"
     return {
         "encoder": metric.encoder.name,
-        "weights": weights,
-        "layers": layers,
+        "weights": weights or "uniform",
+        "layers": " ".join([*map(str, metric.layers), *[GLOBAL] * metric.use_global]),
         "size_policy": metric.size_policy,
     }
 
