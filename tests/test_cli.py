@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -268,6 +270,14 @@ def test_layers_are_numbers_and_ranges(text, capsys):
         cli.main(["score", "a.png", "b.png", f"--layers={text}"])
     assert caught.value.code == 2
     assert f"expected numbers and ranges like 1,3,5-8, got {text!r}" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = [sys.executable, "-m", "mlclipsim", "metrics"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
 
 
 def test_missing_packages_are_named(monkeypatch, capsys):

@@ -36,7 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _guarded(debug: bool, call: Any, arguments: Any) -> int:
     try:
-        return int(call(arguments) or 0)
+        code = int(call(arguments) or 0)
+        sys.stdout.flush()  # while its errors are still ours to tell
+        return code
     except KeyboardInterrupt:
         print("mlclipsim: interrupted", file=sys.stderr)
         return 130

@@ -101,35 +101,9 @@ def score_pairs(
     Raises:
         ImageError: the one reference of all pairs cannot be read, or a map cannot be written.
     """
-    weights = torch.tensor(list(metric.weights.values()), dtype=torch.float64)
     shared: Encoded | None = None
     if len(pairs) > 1 and len({pair.reference for pair in pairs}) == 1:
         shared = metric.encode(_batch(metric, [read_image(pairs[0].reference)]))
-
-    def measure(batch: list[_Loaded]) -> Iterator[tuple[Pair, Outcome]]:
-        try:
-            distorted = _batch(metric, [item.distorted for item in batch])
-            reference = shared or metric.encode(_batch(metric, [item.reference for item in batch]))
-            similarities = metric.per_layer(reference=reference, distorted=distorted).double().cpu()
-            drawn = None if maps is None else metric.map(reference=reference, distorted=distorted).cpu()
-        except torch.OutOfMemoryError:
-            if len(batch) == 1:
-                raise
-            half = len(batch) // 2
-            yield from measure(batch[:half])
-            yield from measure(batch[half:])
-            return
-        except ValueError as error:  # this size of image does not fit the size policy
-            for item in batch:
-                yield item.pair, Outcome(item.pair, problem=f"{item.pair.distorted}: {error}")
-            return
-        scores = (similarities @ weights).tolist()  # sum_l w_l s_l
-        for index, (item, score) in enumerate(zip(batch, scores, strict=True)):
-            layers = dict(zip(metric.names, similarities[index].tolist(), strict=True))
-            yield item.pair, Outcome(item.pair, score, layers)
-            if maps is not None and drawn is not None:
-                heatmap.write(maps / f"{item.pair.name}.png", item.distorted, drawn[index], score)
-
     for window in _windows(pairs, WINDOW_BATCHES * batch_size):
         outcomes: dict[Pair, Outcome] = {}
         sizes: dict[tuple[int, ...], list[_Loaded]] = {}
@@ -141,7 +115,8 @@ def score_pairs(
         for (height, width, _), items in sizes.items():
             step = max(1, min(batch_size, BATCH_PIXELS // (height * width)))
             for start in range(0, len(items), step):
-                outcomes.update(measure(items[start : start + step]))
+                for outcome in _measure(metric, items[start : start + step], shared, maps):
+                    outcomes[outcome.pair] = outcome
         yield from (outcomes[item.pair] for item in window)
 
 
@@ -183,6 +158,45 @@ def _same_size(item: _Loaded) -> _Loaded | Outcome:
         "crop or resize one to the other"
     )
     return Outcome(item.pair, problem=problem)
+
+
+def _measure(
+    metric: MLCLIPSim, batch: list[_Loaded], shared: Encoded | None, maps: Path | None
+) -> list[Outcome]:
+    """Score pairs of one size, against their references or the ``shared`` one, and draw their maps."""
+    try:
+        similarities, drawn = _compare(metric, batch, shared, maps is not None)
+    except torch.OutOfMemoryError:
+        if len(batch) == 1:
+            raise
+    except ValueError as error:  # this size of image does not fit the size policy
+        return [Outcome(item.pair, problem=f"{item.pair.distorted}: {error}") for item in batch]
+    else:
+        scores = (
+            similarities @ similarities.new_tensor(list(metric.weights.values()))
+        ).tolist()  # sum w_l s_l
+        if maps is not None and drawn is not None:
+            for item, score, similarity in zip(batch, scores, drawn, strict=True):
+                heatmap.write(maps / f"{item.pair.name}.png", item.distorted, similarity, score)
+        return [
+            Outcome(item.pair, score, dict(zip(metric.names, row.tolist(), strict=True)))
+            for item, score, row in zip(batch, scores, similarities, strict=True)
+        ]
+    # Out of memory: halves, only here, where the error no longer holds what filled it.
+    half = len(batch) // 2
+    first, second = (_measure(metric, part, shared, maps) for part in (batch[:half], batch[half:]))
+    return first + second
+
+
+def _compare(
+    metric: MLCLIPSim, batch: list[_Loaded], shared: Encoded | None, draw: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Similarities ``(N, L + 1)`` in float64, and maps if asked for, on the CPU."""
+    distorted = _batch(metric, [item.distorted for item in batch])
+    reference = shared or metric.encode(_batch(metric, [item.reference for item in batch]))
+    similarities = metric.per_layer(reference=reference, distorted=distorted)
+    drawn = metric.map(reference=reference, distorted=distorted).cpu() if draw else None
+    return similarities.double().cpu(), drawn
 
 
 def _batch(metric: MLCLIPSim, images: list[np.ndarray]) -> Tensor:
