@@ -28,6 +28,7 @@ import jsonschema
 import yaml
 
 from mlclipsim.places import locate
+from mlclipsim.usage import UsageError
 
 __all__ = [
     "ConfigError",
@@ -56,7 +57,7 @@ PARENTS: dict[str, tuple[str, ...]] = {
 }
 
 
-class ConfigError(ValueError):
+class ConfigError(UsageError):
     """The config cannot be run; the message lists every problem."""
 
     def __init__(self, problems: Iterable[str]) -> None:
