@@ -23,8 +23,9 @@ from mlclipsim.images import decode_image, to_tensor
 from mlclipsim.machines import Machine, load
 from mlclipsim.pcmp.divergence import ALL_KINDS, OF_TASK, abstains, compare, fit_temperature, prefers
 from mlclipsim.pcmp.drops import Drops, drops_table
+from mlclipsim.pcmp.labels import enough_votes, soft_labels
 
-__all__ = ["cast", "predict", "soft_labels"]
+__all__ = ["cast", "predict"]
 
 _CALIBRATION_ROLES = ("zoo_val", "pcmp_train")  # the first of which there are labelled references
 
@@ -209,41 +210,12 @@ def cast(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
     for number, fold in enumerate(folds):
         for group in ("seen", "held_out"):
             label = soft_labels(votes[fold[group]], voters["family"], voters["task"])
-            # The metric is fitted on `seen`, so those labels must not hang on one or two networks.
-            least = settings["min_votes"] if group == "seen" else 1
-            enough = (label["n_families"] >= settings["min_families"]) & (label["n_votes"] >= least)
+            enough = enough_votes(label, group, settings)
             labels.append(label[enough].reset_index().assign(fold=number, group=group))
             drops.append(_few(pairs[~enough.to_numpy()]).assign(fold=number, group=group))
     write_table(outputs["labels"], pd.concat(labels, ignore_index=True), "labels")
     if "drops" in outputs:
         write_table(outputs["drops"], pd.concat(drops, ignore_index=True), "drops")
-
-
-def soft_labels(votes: pd.DataFrame, families: pd.Series, tasks: pd.Series) -> pd.DataFrame:
-    """Soft label: mean over tasks of the mean over architecture families of the mean over voters.
-
-    So neither a task with many networks nor a family with many members outvotes the others. A voter that
-    abstains (NaN) is left out; so is a family or task that has no other.
-
-    Args:
-        votes: (pairs, voters) in {0, 1/2, 1, NaN}.
-        families, tasks: of each voter, by its name.
-
-    Returns:
-        per pair: ``label`` in [0, 1] (NaN without any vote), ``n_votes``, ``n_families``.
-    """
-    voters = votes.columns
-    by_voter = votes.T
-    by_family = by_voter.groupby([tasks[voters].to_numpy(), families[voters].to_numpy()]).mean()
-    by_task = by_family.groupby(level=0).mean()
-    families_heard = by_voter.groupby(families[voters].to_numpy()).count() > 0
-    return pd.DataFrame(
-        {
-            "label": by_task.mean(),
-            "n_votes": votes.notna().sum(axis=1),
-            "n_families": families_heard.sum(),
-        }
-    )
 
 
 def _check_folds(folds: list[dict[str, list[str]]], voters: pd.DataFrame) -> None:

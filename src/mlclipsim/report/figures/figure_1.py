@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from mlclipsim.artifacts import ArtifactError, read_table
 from mlclipsim.images import decode_image
-from mlclipsim.report.style import VOTER_COLOURS, label, page, tidy_axes
+from mlclipsim.report.style import VOTER_COLOURS, Millimetres, label, page, tidy_axes
 from mlclipsim.report.tables.writer import number, write_csv
 
 __all__ = ["make"]
@@ -55,7 +54,7 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
     middle = levels[len(levels) // 2]
 
     with page(spec, outputs, height_mm=_ROW_MM * len(levels) + _BOTTOM_MM) as figure:
-        place = _Millimetres(figure)
+        place = Millimetres(figure)
         _draw_sheet(place, inputs, reference, levels, shares)
         counts, edges = _draw_residuals(place.axes(13, 13, 76, _BOTTOM_MM - 24), residual)
         of_middle = mine[mine["target_db"] == middle]
@@ -96,20 +95,8 @@ def _shares(pairs: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
     return frame.sort_values(["share_held_out", "family"], ascending=[False, True]).head(COLUMNS)
 
 
-class _Millimetres:
-    """Axes at places in mm from the lower left, on a page laid out for 174 mm, scaled to other widths."""
-
-    def __init__(self, figure: Figure):
-        self.figure = figure
-        self.width, self.height = 174.0, 174.0 * figure.get_figheight() / figure.get_figwidth()
-
-    def axes(self, x: float, y: float, width: float, height: float) -> Axes:
-        wide, high = self.width, self.height
-        return self.figure.add_axes((x / wide, y / high, width / wide, height / high))
-
-
 def _draw_sheet(
-    place: _Millimetres,
+    place: Millimetres,
     inputs: dict[str, Path],
     reference: str,
     levels: list[float],
