@@ -226,7 +226,7 @@ def test_table_8_of_voters_without_ground_truth(inputs, invented_pcmp, spec_8, t
 
 def test_table_8_circles_of_five_voters_without_a_common_view(inputs, invented_pcmp, spec_8, tmp_path):
     """Of three things that five voters rank at random none wins both its pairs with probability .0694
-    (Gehrlein and Fishburn, Public Choice 26, 1976). With a common view it happens less.
+    (5/72; Gehrlein and Fishburn, J. Economic Theory 13, 1976). With a common view it happens less.
     """
     tables, rng = invented_pcmp.tables, np.random.default_rng(3)
     pairs = tables.pairs.set_index("pair_id")

@@ -150,7 +150,7 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
     printed, rules = _pivot(tidy)
     write(
         spec, outputs, tidy=tidy, printed=printed, caption="Validity of consistency votes", name="table_8",
-        notes=_notes(tidy, voters), rules=rules,
+        notes=_notes(tidy, voters, spec["folds"]), rules=rules,
     )  # fmt: skip
 
 
@@ -320,10 +320,12 @@ def _family_utilities(split: Split, jury: str) -> pd.DataFrame:
     families = sorted(set(split.pairs["family_a"]) | set(split.pairs["family_b"]))
     label = split.labels[jury]
     row, fold = np.nonzero(np.isfinite(label))
+    ties = np.full(len(families), 0.5)
     unit = np.eye(len(families))
     a, b = (unit[pd.Index(families).get_indexer(split.pairs[side])] for side in ("family_a", "family_b"))
-    design, won = np.vstack([(a - b)[row], unit]), np.append(label[row, fold], np.full(len(families), 0.5))
-    clusters = np.append(split.clusters[row], np.full(len(families), split.draws.shape[1]))
+    design, won = np.vstack([(a - b)[row], unit]), np.append(label[row, fold], ties)
+    tied = np.full(len(ties), split.clusters.max() + 1)  # a cluster of their own
+    clusters = np.append(split.clusters[row], tied)
     fitted = GLM(won, design, family=Binomial()).fit(
         cov_type="cluster", cov_kwds={"groups": clusters}, use_t=True
     )
@@ -357,7 +359,7 @@ def _explained(split: Split, utilities: dict[str, pd.DataFrame]) -> Rows:
 
 
 def _by_image(pairs: pd.DataFrame, label: np.ndarray) -> np.ndarray:
-    """The preference for the image with the larger share of its block's votes.
+    """The preference for the image with the larger share of its block's votes, where the pair has a label.
 
     In a round robin that is the order of the images' Bradley-Terry utilities (Ford, Amer. Math. Monthly 64,
     1957), and needs no fit that unanimous votes would send to infinity.
@@ -365,7 +367,7 @@ def _by_image(pairs: pd.DataFrame, label: np.ndarray) -> np.ndarray:
     images = pd.concat([pairs["image_a"], pairs["image_b"]], ignore_index=True)
     share = pd.Series(np.append(label, 1 - label)).groupby(images).mean()
     a, b = (pairs[side].map(share).to_numpy() for side in ("image_a", "image_b"))
-    return _majority(a - b + 0.5)
+    return np.where(np.isfinite(label), _majority(a - b + 0.5), np.nan)
 
 
 def _pivot(tidy: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
@@ -390,7 +392,7 @@ def _pivot(tidy: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
     return pd.DataFrame(rows), rules
 
 
-def _notes(tidy: pd.DataFrame, voters: pd.DataFrame) -> list[str]:
+def _notes(tidy: pd.DataFrame, voters: pd.DataFrame, folds: list[dict[str, list[str]]]) -> list[str]:
     test = tidy[tidy["split"] == "pcmp_test"]
     notes = [
         "First block: top-1, on pairs of which a voter reads just one image rightly; how often that image "
@@ -402,6 +404,9 @@ def _notes(tidy: pd.DataFrame, voters: pd.DataFrame) -> list[str]:
         "2AFC on soft labels: utility per family is Bradley-Terry's, fitted to the same voters' labels of "
         "pcmp_train; utility per image is its share of the other group's votes in its block.",
     ]
+    seen, held_out = ({name for fold in folds for name in fold[group]} for group in OTHERS)
+    if seen == held_out:
+        notes.append("The groups swap between folds, so both columns are of the same voters.")
     silent = list(voters.index[voters["task"] != "classification"])
     if silent:
         notes.append(
