@@ -182,9 +182,8 @@ def _draw_shares(axes: Axes, shares: pd.DataFrame, families: list[str], legend_a
     machines = of_judge.pop((MACHINES, "", MACHINES))
     low, high = machines["ci_low"], machines["ci_high"]
     axes.barh(rows, high - low, left=low, height=0.8, color="0.82")
-    handles: dict[str, Artist] = {
-        MACHINES: axes.vlines(machines["estimate"], rows - 0.4, rows + 0.4, color="black")
-    }
+    line = axes.vlines(machines["estimate"], rows - 0.4, rows + 0.4, color="black")
+    handles: dict[str, Artist] = {"machines, 95 %": line}
     ours = of_judge.pop((OURS, "fitted", "ours"), None)
     if ours is not None:
         handles[label(OURS)] = axes.plot(ours["estimate"], rows, "o", color=COLOURS["ours"], markersize=4)[0]
