@@ -124,13 +124,13 @@ def test_missing_files_are_listed_each(tmp_path):
     with pytest.raises(ConfigError) as caught:
         load({"preset": "local", "assets_dir": str(tmp_path)})
     assert (
-        sum("which is not there" in problem for problem in caught.value.problems) == 7
-    )  # photographs, trunk, 5 voters
+        sum("which is not there" in problem for problem in caught.value.problems) == 8
+    )  # photographs, trunk, 6 voters
 
 
 def test_planning_lists_missing_files_without_stopping(tmp_path):
     plan = load({"preset": "local", "assets_dir": str(tmp_path)}, planning=True)
-    assert len(plan.missing) == 7
+    assert len(plan.missing) == 8
     with pytest.raises(ConfigError):
         plan.require_files()
     load({"preset": "local", "assets_dir": str(tmp_path), "require_files": False}).require_files()

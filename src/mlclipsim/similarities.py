@@ -13,7 +13,8 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from mlclipsim.artifacts import ArtifactError, iterate_table, stream_table
+from mlclipsim.artifacts import iterate_table, stream_table
+from mlclipsim.datasets.references import StoredReferences
 from mlclipsim.encoders import Encoder, load_encoder
 from mlclipsim.images import decode_image, to_tensor
 from mlclipsim.metric import MLCLIPSim
@@ -46,7 +47,7 @@ def build(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path
     name, entry = spec["encoder"]["name"], spec["encoder"]["entry"]
     encoder = load_entry(name, entry, inputs.get("checkpoint")).to(device)
     metric = MLCLIPSim(encoder, size_policy=entry.get("size_policy", "resize"))
-    references = _References(inputs["references"])
+    references = StoredReferences(inputs["references"])
     rows: list[tuple[Any, ...]] = []
     columns = ["image_id", "reference_id", *metric.names]
     with (
@@ -91,32 +92,6 @@ def load_entry(name: str, entry: dict[str, Any], made: Path | None = None) -> En
             f"{name}: expected the checkpoint that the step lit_encoder makes; run that step first"
         )
     raise ValueError(f"{name}: source {source!r}, expected package, open_clip, checkpoint, untrained or lit")
-
-
-class _References:
-    """Stored reference images by id, read round and round: one pass if asked for in the table's order."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._rows = self._read()
-        self._current: tuple[str, bytes] | None = None
-
-    def _read(self) -> Iterator[tuple[str, bytes]]:
-        for frame in iterate_table(self.path, "references", ["reference_id", "image"], rows=_ROWS):
-            yield from zip(frame["reference_id"], frame["image"], strict=True)
-
-    def get(self, reference_id: str) -> bytes:
-        for _ in range(2):
-            if self._current is not None and self._current[0] == reference_id:
-                return self._current[1]
-            for row in self._rows:
-                self._current = row
-                if row[0] == reference_id:
-                    return row[1]
-            self._rows = self._read()
-        raise ArtifactError(
-            f"{self.path}: lacks the reference {reference_id}; make references and images again"
-        )
 
 
 def _images(path: Path) -> Iterator[tuple[str, str, bytes]]:

@@ -64,6 +64,15 @@ def test_temperature_recovers_the_scale_of_miscalibrated_logits():
     assert fit_temperature(logits * 0.5, labels) == pytest.approx(0.5, rel=0.05)
 
 
+def test_temperature_of_a_network_without_an_error():
+    # Of N right answers with equal margins, the rest that Platt leaves is all that the other classes get.
+    n, classes, margin = 98, 10, 12.0
+    labels = np.arange(n) % classes
+    logits = margin * np.eye(classes)[labels]
+    likely = softmax(logits / fit_temperature(logits, labels), axis=1)[np.arange(n), labels]
+    assert likely == pytest.approx((n + 1) / (n + 2), abs=1e-6)
+
+
 def test_calibration_needs_labels_of_the_voters_classes():
     with pytest.raises(ValueError, match="expected labelled clean images"):
         fit_temperature(np.zeros((0, 5)), np.zeros(0, int))

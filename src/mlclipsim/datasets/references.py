@@ -11,13 +11,13 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from mlclipsim.artifacts import ArtifactError, stream_table, write_table
+from mlclipsim.artifacts import ArtifactError, iterate_table, stream_table, write_table
 from mlclipsim.datasets.partition import assign_roles, check_partition, duplicate_groups, fingerprint
 from mlclipsim.images import encode_image, read_image
 from mlclipsim.places import locate
 from mlclipsim.randomness import generator
 
-__all__ = ["build", "class_labels", "image_files", "square"]
+__all__ = ["StoredReferences", "build", "class_labels", "image_files", "square"]
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 _CHUNK = 64  # references per row group
@@ -192,3 +192,37 @@ def square(image: np.ndarray, size: int, name: str = "image") -> np.ndarray:
         image = np.asarray(Image.fromarray(image).resize(shape[::-1], Image.Resampling.BICUBIC))
     top, left = ((side - size) // 2 for side in image.shape[:2])
     return image[top : top + size, left : left + size]
+
+
+class StoredReferences:
+    """The images of a ``references`` table by id, as stored bytes; in memory are a few at a time.
+
+    The table is read round and round: in one pass, if the images are asked for in its order.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._rows = self._read()
+        self._current: tuple[str, bytes] | None = None
+
+    def _read(self) -> Iterator[tuple[str, bytes]]:
+        for frame in iterate_table(self.path, "references", ["reference_id", "image"], rows=_CHUNK):
+            yield from zip(frame["reference_id"], frame["image"], strict=True)
+
+    def get(self, reference_id: str) -> bytes:
+        """The image of one reference.
+
+        Raises:
+            ArtifactError: the table has no such reference.
+        """
+        for _ in range(2):
+            if self._current is not None and self._current[0] == reference_id:
+                return self._current[1]
+            for row in self._rows:
+                self._current = row
+                if row[0] == reference_id:
+                    return row[1]
+            self._rows = self._read()
+        raise ArtifactError(
+            f"{self.path}: lacks the reference {reference_id}; make references and images again"
+        )

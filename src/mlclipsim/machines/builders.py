@@ -76,7 +76,10 @@ class OnnxNetwork(nn.Module):
 
     Attributes:
         input_shape, output_shape: as the graph declares them; a name or None where it leaves them open.
+        layout: of the images in memory; another one would only be undone.
     """
+
+    layout = torch.contiguous_format
 
     def __init__(self, path: Path):
         super().__init__()

@@ -16,10 +16,10 @@ class Classifier(Machine):
 
     task = "classification"
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.network(self.normalised(images)).float()
+    def forward(self, images: Tensor, preprocessed: Tensor | None = None) -> Tensor:
+        return self.network(self.normalised(images, preprocessed)).float()
 
     @torch.inference_mode()
-    def predict(self, images: Tensor) -> np.ndarray:
+    def predict(self, images: Tensor, preprocessed: Tensor | None = None) -> np.ndarray:
         """Logits, float32 ``(N, C)``."""
-        return self(images).numpy(force=True)
+        return self(images, preprocessed).numpy(force=True)

@@ -61,14 +61,14 @@ class Detector(Machine):
         self.answer = OUTPUTS[output]
 
     @torch.inference_mode()
-    def predict(self, images: Tensor) -> list[Boxes]:
+    def predict(self, images: Tensor, preprocessed: Tensor | None = None) -> list[Boxes]:
         """Boxes per image, in its pixels and inside it, down to a score of .01."""
         height, width = images.shape[-2:]
         rows, columns = self.extent(height, width)
         scale = torch.tensor([width / columns, height / rows] * 2)
         limit = torch.tensor([width, height] * 2, dtype=torch.float32)
         boxes = []
-        for corners, scores, labels in self.answer(self.network, self.normalised(images)):
+        for corners, scores, labels in self.answer(self.network, self.normalised(images, preprocessed)):
             best = scores.argsort(descending=True, stable=True)
             best = best[scores[best] > _LEAST_SCORE][:_MOST_BOXES]
             placed = (corners[best].cpu() * scale).clamp(min=0).minimum(limit)

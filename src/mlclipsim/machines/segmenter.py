@@ -22,17 +22,17 @@ class Segmenter(Machine):
     task = "segmentation"
     fits = ("whole", "stretch")
 
-    def forward(self, images: Tensor) -> Tensor:
-        logits = self.network(self.normalised(images))
+    def forward(self, images: Tensor, preprocessed: Tensor | None = None) -> Tensor:
+        logits = self.network(self.normalised(images, preprocessed))
         logits = (logits["out"] if isinstance(logits, dict) else logits).float()
         if logits.shape[-2:] != images.shape[-2:]:
             logits = F.interpolate(logits, images.shape[-2:], mode="bilinear", align_corners=False)
         return logits
 
     @torch.inference_mode()
-    def predict(self, images: Tensor) -> np.ndarray:
+    def predict(self, images: Tensor, preprocessed: Tensor | None = None) -> np.ndarray:
         """Label maps, uint8 ``(N, H, W)``."""
-        logits = self(images)
+        logits = self(images, preprocessed)
         if logits.shape[1] > 256:
             raise ValueError(f"a segmenter: expected at most 256 classes, got {logits.shape[1]}")
         return logits.argmax(dim=1).to(torch.uint8).numpy(force=True)

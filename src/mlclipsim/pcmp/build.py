@@ -22,6 +22,7 @@ from mlclipsim.randomness import generator
 
 __all__ = ["distort", "pair"]
 
+_IMAGES = 4_096  # that are paired up at a time
 _CHUNK = 16  # references per task and per row group; fixed, so that the file does not depend on the workers
 
 
@@ -122,9 +123,39 @@ def pair(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
     All pairs within a block whose PSNR differs by at most ``pair_tolerance_db``; who is A is drawn.
     """
     seed, tolerance_db = spec["seed"], spec["pcmp"]["pair_tolerance_db"]
-    columns = ["image_id", "reference_id", "role", "target_db", "family", "photometric", "psnr_db"]
-    images = read_table(inputs["images"], "images", columns=columns)
     drops: Drops = Counter()
+    n_images = n_pairs = 0
+    with stream_table(outputs["pairs"], "pairs") as append:
+        for images in _whole_references(inputs["images"]):
+            rows = _pairs(seed, tolerance_db, images, drops)
+            n_images, n_pairs = n_images + len(images), n_pairs + len(rows)
+            if rows:
+                append(pd.DataFrame(rows))
+        if not n_pairs:
+            raise ValueError(
+                f"expected pairs of images within {tolerance_db} dB, found none among {n_images} images; "
+                "add families or references, or choose targets that more families attain"
+            )
+    earlier = read_table(inputs["drops_in"], "drops")
+    write_table(outputs["drops"], pd.concat([earlier, drops_table(drops)], ignore_index=True), "drops")
+
+
+def _whole_references(images: Path) -> Iterator[pd.DataFrame]:
+    """The table in pieces, images of one reference together in one of them, as they stand in the table."""
+    columns = ["image_id", "reference_id", "role", "target_db", "family", "photometric", "psnr_db"]
+    waiting = pd.DataFrame()
+    for frame in iterate_table(images, "images", columns, rows=_IMAGES):
+        frame = pd.concat([waiting, frame], ignore_index=True)
+        unfinished = frame["reference_id"] == frame["reference_id"].iloc[-1]
+        waiting = frame[unfinished]
+        if not unfinished.all():
+            yield frame[~unfinished]
+    if len(waiting):
+        yield waiting
+
+
+def _pairs(seed: int, tolerance_db: float, images: pd.DataFrame, drops: Drops) -> list[dict[str, Any]]:
+    """The pairs of some references' images; those that do not match are counted in ``drops``."""
     rows = []
     for (reference_id, target_db), block in images.groupby(["reference_id", "target_db"], sort=False):
         for one, other in combinations(block.sort_values("family").itertuples(index=False), 2):
@@ -148,11 +179,4 @@ def pair(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
                     "psnr_b_db": b.psnr_db,
                 }
             )
-    if not rows:
-        raise ValueError(
-            f"expected pairs of images within {tolerance_db} dB, found none among {len(images)} images; "
-            "add families or references, or choose targets that more families attain"
-        )
-    write_table(outputs["pairs"], pd.DataFrame(rows), "pairs")
-    earlier = read_table(inputs["drops_in"], "drops")
-    write_table(outputs["drops"], pd.concat([earlier, drops_table(drops)], ignore_index=True), "drops")
+    return rows

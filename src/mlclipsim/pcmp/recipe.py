@@ -51,4 +51,5 @@ def libraries() -> dict[str, str | None]:
         "libjpeg-turbo": features.version_feature("libjpeg_turbo"),
         "openjpeg": features.version_codec("jpg_2000"),
         "libwebp": features.version_module("webp"),
+        "libavif": features.version_module("avif"),
     }

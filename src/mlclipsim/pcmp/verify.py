@@ -179,8 +179,7 @@ def _check_pairs(folder: Path, description: Description) -> None:
             if known[image] != (*said, role, target_db):
                 raise ArtifactError(
                     f"pair {pair!r} says {said[0]} at {said[1]} dB of image {image!r}, which is "
-                    f"{known[image][0]} "
-                    f"at {known[image][1]} dB in recipe.parquet; fetch both again"
+                    f"{known[image][0]} at {known[image][1]} dB in recipe.parquet; fetch both again"
                 )
 
 
@@ -238,8 +237,7 @@ def _check_shard(path: Path, expected: Iterator[tuple]) -> None:
         if found != said[_AT["sha256"]]:
             raise ArtifactError(
                 f"image {row[0]!r} has pixels of SHA-256 {found[:12]}..., expected "
-                f"{said[_AT['sha256']][:12]}...; "
-                "fetch it again"
+                f"{said[_AT['sha256']][:12]}...; fetch it again"
             )
     if next(rows, None) is not None:
         raise ArtifactError("has more images than the recipe; fetch it again")

@@ -7,18 +7,19 @@ yardstick: ground truth calibrates the voters on clean images and enters no labe
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
-from itertools import chain
+from collections import ChainMap, Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import torch
 from tqdm import tqdm
 
-from mlclipsim.artifacts import iterate_table, read_table, stream_table, write_table
+from mlclipsim.artifacts import ArtifactError, iterate_table, read_table, stream_table, write_table
+from mlclipsim.datasets.references import StoredReferences
 from mlclipsim.images import decode_image, to_tensor
 from mlclipsim.machines import Machine, load
 from mlclipsim.pcmp.divergence import ALL_KINDS, OF_TASK, abstains, compare, fit_temperature, prefers
@@ -28,135 +29,164 @@ from mlclipsim.pcmp.labels import enough_votes, soft_labels
 __all__ = ["cast", "predict"]
 
 _CALIBRATION_ROLES = ("zoo_val", "pcmp_train")  # the first of which there are labelled references
+_MOST_CALIBRATION = 2_000  # of them: more would not move a temperature, and all are held in memory
+_HELD = 128  # references whose predictions stay at hand; images of one stand together, so one would do
+_PAIRS = 8_192  # that are voted on at a time
 
 
 def predict(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
     """Step: ``references``, ``images`` -> ``predictions`` (every divergence of every voter) and ``voters``.
 
-    Clean accuracy counts all labelled references that the classifiers read (roles ``pcmp_*`` and
-    ``zoo_val``). Equal bytes need equal ``threads`` and ``batch_size``; other batch sizes move logits by
-    rounding, about 1e-5.
+    Images pass through in pieces, each together with the references that it is the first to need, so that
+    memory does not grow with their number. Equal bytes need equal ``threads`` and ``batch_size``; other batch
+    sizes move logits by rounding, about 1e-5.
+
+    ``voters`` has each classifier's temperature, from labelled clean images, and its accuracy on those and
+    on all labelled references whose images it read.
     """
     torch.set_num_threads(spec["threads"])
     machines = {name: load(name, entry) for name, entry in spec["voters"].items()}
-    references = read_table(inputs["references"], "references", columns=["reference_id", "role", "label"])
-    read = references["role"].str.startswith("pcmp_") | (references["role"] == "zoo_val")
-    references = references[read].reset_index(drop=True)
-    clean, pixels = _on_references(machines, inputs["references"], references, spec["batch_size"])
-    voters = _calibrated(spec["voters"], references, clean)
-    write_table(outputs["voters"], voters, "voters")
-
-    temperatures = dict(zip(voters["voter"], voters["temperature"], strict=True))
-    row_of = {reference_id: row for row, reference_id in enumerate(references["reference_id"])}
-    labels = references["label"].to_numpy()
-    total = len(read_table(inputs["images"], "images", columns=["image_id"]))
+    index = read_table(inputs["references"], "references", columns=["reference_id", "role", "label"])
+    labels = dict(zip(index["reference_id"], index["label"], strict=True))
+    stored = StoredReferences(inputs["references"])
+    sample = _calibration_sample(index)
+    clean = _on_sample(machines, stored, sample, spec["batch_size"])
+    temperatures = {
+        name: fit_temperature(
+            np.stack([clean[reference_id].answers[name] for reference_id in sample]),
+            np.array([labels[reference_id] for reference_id in sample]),
+        )
+        if machine.task == "classification" and sample
+        else np.nan
+        for name, machine in machines.items()
+    }
+    accuracy = _Accuracy(machines, labels)
+    accuracy.count(clean, sample)
+    recent: dict[str, _Reference] = {}
     with (
         stream_table(outputs["predictions"], "predictions") as append,
-        tqdm(total=total, desc="predict", unit="image") as progress,
+        tqdm(total=pq.read_metadata(inputs["images"]).num_rows, desc="predict", unit="image") as progress,
     ):
         columns = ["image_id", "reference_id", "psnr_db", "image"]
         for frame in iterate_table(inputs["images"], "images", columns, rows=spec["batch_size"]):
-            rows = np.array([row_of[reference_id] for reference_id in frame["reference_id"]])
-            batch = _tensor(frame["image"])
-            answers = {name: machine.predict(batch) for name, machine in machines.items()}
-            append(
-                pd.concat(
-                    [
-                        _compared(
-                            frame["image_id"],
-                            name,
-                            machines[name].task,
-                            _pick(clean[name], rows),
-                            answer,
-                            labels[rows],
-                            temperatures[name],
-                        ).assign(psnr_seen_db=_psnr_seen(machines[name], frame, batch, pixels))
-                        for name, answer in answers.items()
-                    ]
+            known = ChainMap(clean, recent)
+            needed = [r for r in dict.fromkeys(frame["reference_id"]) if r not in known]
+            recent |= {reference_id: _Reference(stored.get(reference_id), {}) for reference_id in needed}
+            batch = _tensor([*frame["image"], *(recent[reference_id].image for reference_id in needed)])
+            here = {reference_id: known[reference_id] for reference_id in frame["reference_id"]}
+            parts = []
+            for name, machine in machines.items():
+                seen = machine.preprocess(batch)
+                answers = machine.predict(batch, seen)
+                for reference_id, answer in zip(needed, answers[len(frame) :], strict=True):
+                    recent[reference_id].answers[name] = answer
+                part = _compared(
+                    frame["image_id"],
+                    name,
+                    machine.task,
+                    [here[reference_id].answers[name] for reference_id in frame["reference_id"]],
+                    answers[: len(frame)],
+                    np.array([labels[reference_id] for reference_id in frame["reference_id"]]),
+                    temperatures[name],
                 )
-            )
+                resized = machine.resizes(*batch.shape[-2:])
+                parts.append(
+                    part.assign(
+                        psnr_seen_db=_psnr_seen(machine, frame["reference_id"], here, seen[: len(frame)])
+                        if resized
+                        else frame["psnr_db"].to_numpy()
+                    )
+                )
+            append(pd.concat(parts))
+            accuracy.count(recent, needed)
+            for reference_id in list(recent)[:-_HELD]:
+                del recent[reference_id]
             progress.update(len(frame))
+    write_table(outputs["voters"], _voters(spec["voters"], temperatures, accuracy), "voters")
+
+
+class _Reference(NamedTuple):
+    """A reference and what the machines make of it."""
+
+    image: bytes  # as stored
+    answers: dict[str, Any]  # by voter
+
+
+class _Accuracy:
+    """Right answers of each classifier on clean references with a label."""
+
+    def __init__(self, machines: dict[str, Machine], labels: dict[str, int]) -> None:
+        self._labels = labels
+        self.right = {name: 0 for name, machine in machines.items() if machine.task == "classification"}
+        self.n = 0
+
+    def count(self, references: Mapping[str, _Reference], reference_ids: Iterable[str]) -> None:
+        for reference_id in reference_ids:
+            label = self._labels[reference_id]
+            if label >= 0:
+                self.n += 1
+                for name in self.right:
+                    self.right[name] += int(references[reference_id].answers[name].argmax() == label)
+
+
+def _calibration_sample(references: pd.DataFrame) -> list[str]:
+    """Labelled references of the first role that has any."""
+    labelled = references[references["label"] >= 0]
+    for role in _CALIBRATION_ROLES:
+        sample = labelled.loc[labelled["role"] == role, "reference_id"]
+        if len(sample):
+            return list(sample[:_MOST_CALIBRATION])
+    return []
+
+
+def _on_sample(
+    machines: dict[str, Machine], stored: StoredReferences, sample: list[str], batch_size: int
+) -> dict[str, _Reference]:
+    """reference_id -> what the machines make of it."""
+    clean: dict[str, _Reference] = {}
+    for start in tqdm(range(0, len(sample), batch_size), desc="predict references", unit="batch"):
+        part = {reference_id: stored.get(reference_id) for reference_id in sample[start : start + batch_size]}
+        batch = _tensor(part.values())
+        answers = {name: machine.predict(batch) for name, machine in machines.items()}
+        for place, (reference_id, image) in enumerate(part.items()):
+            clean[reference_id] = _Reference(image, {name: all_[place] for name, all_ in answers.items()})
+    return clean
 
 
 def _tensor(stored: Iterable[bytes]) -> torch.Tensor:
     return to_tensor(np.stack([decode_image(image) for image in stored]))
 
 
-def _pick(predictions: Any, rows: np.ndarray) -> Any:
-    """Those of ``rows``; boxes come as a list, everything else as an array."""
-    return [predictions[row] for row in rows] if isinstance(predictions, list) else predictions[rows]
-
-
-def _on_references(
-    machines: dict[str, Machine], path: Path, wanted: pd.DataFrame, batch_size: int
-) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """voter -> predictions on the references of ``wanted``, in its order; and the stored pixels of those that
-    are distorted, by id, if some voter resizes what it reads.
-    """
-    parts: dict[str, list[Any]] = {name: [] for name in machines}
-    pixels: dict[str, bytes] = {}
-    kept = set(wanted["reference_id"])
-    distorted = set(wanted.loc[wanted["role"].str.startswith("pcmp_"), "reference_id"])
-    with tqdm(total=len(wanted), desc="predict references", unit="image") as progress:
-        for frame in iterate_table(path, "references", ["reference_id", "image"], rows=batch_size):
-            frame = frame[frame["reference_id"].isin(kept)]
-            if not len(frame):
-                continue
-            batch = _tensor(frame["image"])
-            for name, machine in machines.items():
-                parts[name].append(machine.predict(batch))
-            if any(machine.resizes(*batch.shape[-2:]) for machine in machines.values()):
-                frame = frame[frame["reference_id"].isin(distorted)]
-                pixels |= dict(zip(frame["reference_id"], frame["image"], strict=True))
-            progress.update(len(batch))
-    together = {
-        name: list(chain.from_iterable(part)) if isinstance(part[0], list) else np.concatenate(part)
-        for name, part in parts.items()
-    }
-    return together, pixels
-
-
 def _psnr_seen(
-    machine: Machine, frame: pd.DataFrame, batch: torch.Tensor, pixels: dict[str, bytes]
+    machine: Machine, reference_ids: pd.Series, references: dict[str, _Reference], seen: torch.Tensor
 ) -> np.ndarray:
-    """PSNR in dB of the images against their references, both as the machine's preprocessing leaves them."""
-    if not machine.resizes(*batch.shape[-2:]):
-        return frame["psnr_db"].to_numpy()
-    ids, which = np.unique(frame["reference_id"].to_numpy(str), return_inverse=True)
-    references = machine.preprocess(_tensor([pixels[reference_id] for reference_id in ids]))
-    error = (machine.preprocess(batch) - references[torch.from_numpy(which)]).square().mean(dim=(1, 2, 3))
-    return (-10 * error.double().log10()).numpy()
+    """PSNR in dB of preprocessed images against their references, preprocessed alike."""
+    originals = machine.preprocess(_tensor(reference.image for reference in references.values()))
+    row_of = {reference_id: row for row, reference_id in enumerate(references)}
+    errors = [
+        (image - originals[row_of[reference_id]]).square_().mean()
+        for image, reference_id in zip(seen, reference_ids, strict=True)
+    ]
+    return (-10 * torch.stack(errors).double().log10()).numpy()
 
 
-def _calibrated(
-    entries: dict[str, dict[str, Any]], references: pd.DataFrame, clean: dict[str, Any]
+def _voters(
+    entries: dict[str, dict[str, Any]], temperatures: dict[str, float], accuracy: _Accuracy
 ) -> pd.DataFrame:
-    labels = references["label"].to_numpy()
-    labelled = labels >= 0
-    for role in _CALIBRATION_ROLES:
-        use = labelled & (references["role"] == role).to_numpy()
-        if use.any():
-            break
     rows = []
     for name, entry in entries.items():
-        row = {
-            "voter": name,
-            "task": entry["task"],
-            "family": entry["family"],
-            "clean_accuracy": np.nan,
-            "n_clean": 0,
-            "temperature": np.nan,
-            "sha256": entry.get("sha256") or "",
-        }
-        if entry["task"] == "classification":
-            logits = clean[name]
-            correct = logits[labelled].argmax(axis=1) == labels[labelled]
-            row |= {
-                "clean_accuracy": correct.mean() if len(correct) else np.nan,
-                "n_clean": len(correct),
-                "temperature": fit_temperature(logits[use], labels[use]),
+        n = accuracy.n if name in accuracy.right else 0
+        rows.append(
+            {
+                "voter": name,
+                "task": entry["task"],
+                "family": entry["family"],
+                "clean_accuracy": accuracy.right[name] / n if n else np.nan,
+                "n_clean": n,
+                "temperature": temperatures[name],
+                "sha256": entry.get("sha256") or "",
             }
-        rows.append(row)
+        )
     return pd.DataFrame(rows)
 
 
@@ -167,6 +197,7 @@ def _compared(
     right = dict.fromkeys(("correct", "reference_correct"), np.zeros(len(labels), bool))
     known = np.zeros(len(labels), bool)
     if task == "classification":
+        x = np.stack(x)
         known = labels >= 0
         right = {"correct": y.argmax(axis=1) == labels, "reference_correct": x.argmax(axis=1) == labels}
     return pd.DataFrame(
@@ -193,29 +224,63 @@ def cast(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
     settings, folds = spec["votes"], spec["folds"]
     voters = read_table(inputs["voters"], "voters").set_index("voter")
     _check_folds(folds, voters)
-    pairs = read_table(inputs["pairs"], "pairs")
+    kinds = voters["task"].map(OF_TASK | {"classification": settings["divergence"]})
     rule = {key: settings[key] for key in ("tie_log", "epsilon", "tie_bounded")}
-    of_task = OF_TASK | {"classification": settings["divergence"]}
-    votes = pd.DataFrame(index=pairs["pair_id"], columns=voters.index, dtype=np.float64)
-    for kind, names in voters.groupby(voters["task"].map(of_task)).groups.items():
-        stored = read_table(inputs["predictions"], "predictions", columns=["image_id", "voter", kind])
-        stored = stored[stored["voter"].isin(names)]
-        table = stored.pivot(index="image_id", columns="voter", values=kind)[list(names)]
-        a, b = (table.reindex(pairs[side]).to_numpy() for side in ("image_a", "image_b"))
-        votes[list(names)] = prefers(a, b, kind=kind, **rule)  # NaN where one abstains
-    long = votes.stack().rename_axis(["pair_id", "voter"]).rename("vote").reset_index()
-    write_table(outputs["votes"], long, "votes")
-
-    labels, drops = [], []
-    for number, fold in enumerate(folds):
-        for group in ("seen", "held_out"):
-            label = soft_labels(votes[fold[group]], voters["family"], voters["task"])
-            enough = enough_votes(label, group, settings)
-            labels.append(label[enough].reset_index().assign(fold=number, group=group))
-            drops.append(_few(pairs[~enough.to_numpy()]).assign(fold=number, group=group))
-    write_table(outputs["labels"], pd.concat(labels, ignore_index=True), "labels")
+    stored = _Divergences(inputs["predictions"], kinds)
+    drops: dict[tuple[int, str], Drops] = defaultdict(Counter)
+    with (
+        stream_table(outputs["votes"], "votes") as append_votes,
+        stream_table(outputs["labels"], "labels") as append_labels,
+    ):
+        for pairs in iterate_table(inputs["pairs"], "pairs", rows=_PAIRS):
+            a, b = stored.of(pairs["image_a"], pairs["image_b"])
+            votes = pd.DataFrame(index=pairs["pair_id"], columns=voters.index, dtype=np.float64)
+            for kind, names in kinds.groupby(kinds).groups.items():
+                votes[names] = prefers(a[names], b[names], kind=kind, **rule)  # NaN where one abstains
+            append_votes(votes.stack().rename_axis(["pair_id", "voter"]).rename("vote").reset_index())
+            for number, fold in enumerate(folds):
+                for group in ("seen", "held_out"):
+                    found = soft_labels(votes[fold[group]], voters["family"], voters["task"])
+                    enough = enough_votes(found, group, settings)
+                    append_labels(found[enough].reset_index().assign(fold=number, group=group))
+                    drops[number, group] += _few(pairs[~enough.to_numpy()])
     if "drops" in outputs:
-        write_table(outputs["drops"], pd.concat(drops, ignore_index=True), "drops")
+        counted = [
+            drops_table(few).assign(fold=number, group=group) for (number, group), few in drops.items()
+        ]
+        write_table(outputs["drops"], pd.concat(counted, ignore_index=True), "drops")
+
+
+class _Divergences:
+    """Stored divergences, by image and voter. Pairs stand in the order of images, so a window is enough."""
+
+    def __init__(self, predictions: Path, kinds: pd.Series) -> None:
+        """``kinds``: of divergence, by voter."""
+        self._path, self._kinds = predictions, kinds
+        self._columns = list(kinds.unique())
+        columns = ["image_id", "voter", *self._columns]
+        self._pieces = iterate_table(predictions, "predictions", columns, rows=_PAIRS)
+        self._window = pd.DataFrame({"image_id": [], "voter": [], "value": []})
+
+    def of(self, *sides: pd.Series) -> list[pd.DataFrame]:
+        """(images, voters) for each of ``sides``, which hold ids of images.
+
+        Raises:
+            ArtifactError: predictions of an image are not there, or not in the order of the pairs.
+        """
+        wanted = pd.unique(pd.concat(sides))
+        while (self._window["image_id"].value_counts().reindex(wanted) != len(self._kinds)).any():
+            piece = next(self._pieces, None)
+            if piece is None:
+                raise ArtifactError(f"{self._path}: lacks predictions on images of pairs; predict anew")
+            own = self._kinds[piece["voter"]].map(self._columns.index)  # the column of the voter's own kind
+            value = piece[self._columns].to_numpy()[np.arange(len(piece)), own]
+            piece = piece[["image_id", "voter"]].assign(value=value)
+            self._window = pd.concat([self._window, piece]) if len(self._window) else piece
+        first = self._window["image_id"].isin(wanted).to_numpy().argmax()
+        self._window = self._window.iloc[first:]
+        table = self._window.pivot(index="image_id", columns="voter", values="value")[self._kinds.index]
+        return [table.reindex(side) for side in sides]
 
 
 def _check_folds(folds: list[dict[str, list[str]]], voters: pd.DataFrame) -> None:
@@ -233,10 +298,10 @@ def _check_folds(folds: list[dict[str, list[str]]], voters: pd.DataFrame) -> Non
             )
 
 
-def _few(pairs: pd.DataFrame) -> pd.DataFrame:
+def _few(pairs: pd.DataFrame) -> Drops:
     """Pairs without enough votes, counted like other drops."""
     drops: Drops = Counter()
     for row in pairs.itertuples(index=False):
         one, other = sorted((row.family_a, row.family_b))
         drops[row.role, row.target_db, f"{one}+{other}", "too_few_votes"] += 1
-    return drops_table(drops)
+    return drops

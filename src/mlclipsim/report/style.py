@@ -88,7 +88,7 @@ _NAMES = {
 _CAVEATS = {
     "embedded": "synthetic scenes and small networks; no statement about photographs",
     "ci": "a cut-down embedded run that proves the line works, nothing more",
-    "local": "all networks share ImageNet supervision",
+    "local": "all networks but the detector share ImageNet supervision",
 }
 
 
