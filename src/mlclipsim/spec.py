@@ -256,6 +256,7 @@ class Plan:
             "baselines": ("metrics", "roles", "batch_size"),
             "clip_scores": ("encoder",),
             "preference": ("benchmark", "folds", "metrics"),
+            "table_8": (*document, "benchmark", "folds", "votes"),
         }
         return {
             key: resolved.get(key, config.get(key)) for key in ("seed", "threads", *keys.get(step, document))
