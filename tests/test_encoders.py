@@ -293,7 +293,7 @@ def test_weights_not_there_say_how_to_get_them(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("went to the network"))
-    with pytest.raises(WeightsError, match=r"create_model\('ViT-B-32-quickgelu', 'openai'\).*'scene-clip'"):
+    with pytest.raises(WeightsError, match=r"'ViT-B-32-quickgelu', 'openai', download=True\).*'scene-clip'"):
         load_encoder()
 
 
