@@ -7,6 +7,7 @@ archives, which hold code besides weights and are therefore read only if their s
 from __future__ import annotations
 
 import hashlib
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -59,7 +60,9 @@ def load_strict(model: nn.Module, path: Path, name: str, *, trusted: bool) -> No
         raise ValueError(f"{path}: OpenAI's weights were trained with QuickGELU; use {name}-quickgelu")
     try:
         if archive:
-            state = torch.jit.load(path, map_location="cpu").state_dict()
+            with warnings.catch_warnings():  # torch.jit is deprecated, but OpenAI's files are what they are
+                warnings.simplefilter("ignore", FutureWarning)
+                state = torch.jit.load(path, map_location="cpu").state_dict()
             model.load_state_dict({key: value for key, value in state.items() if key not in _SCALARS})
         else:
             open_clip.load_checkpoint(model, str(path), strict=True, weights_only=True)

@@ -224,8 +224,10 @@ def _describe(visual: nn.Module) -> tuple[str, int, int]:
 
 
 def _takes_any_size(visual: nn.Module) -> bool:
-    """A timm network without a grid of patches: a convolutional one."""
-    return isinstance(visual, TimmModel) and not hasattr(visual.trunk, "patch_embed")
+    """A timm network without a grid of patches, or one that interpolates its positions itself."""
+    if not isinstance(visual, TimmModel):
+        return False
+    return not hasattr(visual.trunk, "patch_embed") or bool(getattr(visual.trunk, "dynamic_img_size", False))
 
 
 def _is_plain_timm(visual: nn.Module) -> bool:

@@ -17,8 +17,8 @@ __all__ = ["MLCLIPSimRateDistortionLoss"]
 class MLCLIPSimRateDistortionLoss(nn.Module):
     """``R + lmbda (255^2 MSE + beta (1 - S))``, called as ``compressai.losses.RateDistortionLoss``.
 
-    ``R`` in bits per pixel, estimated from the likelihoods; ``S`` averaged over the batch. With beta = 0 it is
-    CompressAI's own loss for MSE. The two distortions weigh alike near a beta of 300 to 750.
+    ``R`` in bits per pixel, estimated from the likelihoods; ``S`` averaged over the batch. With beta = 0 it
+    is CompressAI's own loss for MSE. The two distortions weigh alike near a beta of 300 to 750.
 
     A codec in training overshoots [0, 1]: the reconstruction is clamped for ``S``, the MSE sees it as it is
     and pulls it back.
@@ -52,8 +52,8 @@ class MLCLIPSimRateDistortionLoss(nn.Module):
         self.return_type = return_type
 
     def forward(self, output: dict[str, Any], target: Tensor) -> Any:
-        """Losses of what a codec gave, each a scalar: ``bpp_loss``, ``mse_loss``, ``ml_clip_sim_loss`` (1 - S)
-        and their sum ``loss``.
+        """Losses of what a codec gave, each a scalar: ``bpp_loss``, ``mse_loss``, ``ml_clip_sim_loss``
+        (1 - S) and their weighted sum ``loss``.
 
         Args:
             output: ``x_hat``, ``(N, 3, H, W)``, and ``likelihoods`` by name.

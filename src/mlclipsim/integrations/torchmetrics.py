@@ -44,15 +44,15 @@ class MultiLayerCLIPSimilarity(Metric):
         if isinstance(metric, str):
             metric = MLCLIPSim(metric)
         self.metric = MLCLIPSim() if metric is None else metric
-        self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Add a batch."""
         scores = self.metric(reference=target, distorted=preds)  # (N,)
-        self.total = self.total + scores.double().sum()
+        self.total = self.total + scores.sum()
         self.count = self.count + len(scores)
 
     def compute(self) -> Tensor:
-        """The mean, a float32 scalar."""
-        return (self.total / self.count).float()
+        """The mean, a scalar."""
+        return self.total / self.count
