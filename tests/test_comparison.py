@@ -75,5 +75,10 @@ def test_wrong_arguments(vit: Encoder, images: torch.Tensor) -> None:
         TypeError, match=r"reference: expected a tensor .* or what encode\(\) gave, got ndarray"
     ):
         metric.score(reference=images[0].numpy(), distorted=images[1])
+    for other in (MLCLIPSim(vit, layers=[1]), MLCLIPSim(vit, use_global=False)):
+        with pytest.raises(
+            ValueError, match="encoded by a metric with other layers; encode it with this one"
+        ):
+            metric.score(reference=other.encode(images[0]), distorted=images[1])
     with pytest.raises(ValueError, match="got one image"):
         metric.score(reference=images[0, 0], distorted=images[1, 0])

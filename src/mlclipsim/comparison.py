@@ -95,6 +95,8 @@ class Comparison:
             raise TypeError(
                 f"reference: expected a tensor (N, 3, H, W) or what encode() gave, got {seen_type}"
             )
+        elif len(reference.tokens) != len(self.layers) or (self.use_global and reference.embedding is None):
+            raise ValueError("reference: encoded by a metric with other layers; encode it with this one")
         n, m, size = len(reference), len(distorted), _size(distorted)
         seen = reference.size if isinstance(reference, Encoded) else _size(reference)
         if seen != size:

@@ -154,8 +154,8 @@ def to_uint8(images: Tensor) -> np.ndarray:
 def check_images(images: Tensor, name: str = "images") -> Tensor:
     """Float RGB in [0, 1], ``(N, 3, H, W)``, or one sentence that says what came instead and how to mend it.
 
-    uint8 tensors of that shape are accepted and divided by 255. Under ``torch.compile``, which cannot branch on
-    values, the range is not checked.
+    uint8 tensors of that shape are accepted and divided by 255. Under ``torch.compile``, which cannot branch
+    on values, the range is not checked.
 
     Raises:
         TypeError: not a tensor, or an integer one that is not uint8.

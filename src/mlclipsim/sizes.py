@@ -66,7 +66,8 @@ def windows(size: tuple[int, int], encoder: Encoder, policy: str) -> list[Window
 def look(images: Tensor, encoder: Encoder, policy: str) -> Tensor:
     """What the encoder sees of ``(N, 3, H, W)``: ``(N * T, 3, h, w)``, with T windows per image."""
     if policy == "resize":
-        return resize(images, encoder.image_size)
+        wide = torch.promote_types(images.dtype, torch.float32)  # halves would round after each pass
+        return resize(images.to(wide), encoder.image_size)
     seen = [window.cut(images) for window in windows((images.shape[-2], images.shape[-1]), encoder, policy)]
     return torch.stack(seen, dim=1).flatten(0, 1)  # (N, T, 3, h, w) -> (N * T, 3, h, w)
 
