@@ -175,6 +175,7 @@ class Encoder(nn.Module):
             return {}
         elif _is_plain_timm(self.visual):
             trunk = self.visual.trunk
+            # Else it refuses other sizes, not knowing that its positions are replaced.
             trunk.patch_embed.strict_img_size = False  # type: ignore[union-attr, assignment]
             key, table = "visual.trunk.pos_embed", trunk.pos_embed[0]  # type: ignore[union-attr, index]
             prefixes = 0 if trunk.no_embed_class else trunk.num_prefix_tokens  # type: ignore[union-attr, assignment]
