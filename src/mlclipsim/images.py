@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from mlclipsim.atomic import atomic
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -86,8 +88,6 @@ def write_png(path: str | PathLike[str], image: np.ndarray) -> None:
     Raises:
         ImageError: the file cannot be written there.
     """
-    from mlclipsim.artifacts import atomic
-
     try:
         with atomic(Path(path)) as temporary:
             Image.fromarray(image).save(temporary, "PNG")
