@@ -41,7 +41,7 @@ from torch import Tensor, nn
 
 from mlclipsim.checkpoints import WeightsError, digest, load_strict
 
-__all__ = ["Encoder", "WeightsError", "build_clip", "load_encoder", "model_config"]
+__all__ = ["Encoder", "WeightsError", "build_clip", "cached", "load_encoder", "model_config"]
 
 PACKAGED = (
     Path(__file__).parent / "world"
@@ -401,7 +401,7 @@ def _from_open_clip(name: str, tag: str, download: bool) -> nn.Module:
         raise ValueError(
             f"'{tag}' was trained with another activation than {name} has (QuickGELU); use {other}"
         )
-    path = _cached(known)
+    path = cached(known)
     if path is None and download:
         path = _fetch(known, f"{name}/{tag}")
     if path is None:
@@ -409,7 +409,8 @@ def _from_open_clip(name: str, tag: str, download: bool) -> nn.Module:
             f"the weights {name}/{tag} are not in open_clip's cache, and nothing is fetched while computing; "
             "with network access, run once: "
             f"python -c \"import mlclipsim; mlclipsim.load_encoder('{name}', '{tag}', download=True)\"; "
-            "without, pass checkpoint=<local file> or use encoder='scene-clip', which ships in the package"
+            "without, name a local file (checkpoint=, on the command line --pretrained) or use "
+            "encoder='scene-clip', which ships in the package"
         )
     # OpenAI's addresses hold the sha256 of the file; what the hub cached was checked when it came.
     expected = re.search(r"/([0-9a-f]{64})/", known.get("url") or "") if path.suffix == ".pt" else None
@@ -433,7 +434,7 @@ def _fetch(known: dict[str, Any], name: str) -> Path:
         ) from error
 
 
-def _cached(known: dict[str, Any]) -> Path | None:
+def cached(known: dict[str, Any]) -> Path | None:
     """Where open_clip has put the weights of a tag, without asking the network."""
     if hub := known.get("hf_hub"):
         repository, _, file = hub.rpartition("/")
