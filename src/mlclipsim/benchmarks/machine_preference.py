@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from mlclipsim import fit
 from mlclipsim.artifacts import ArtifactError, read_json, read_table, write_json, write_table
@@ -480,16 +479,10 @@ def _compare(
     """Ours against each, on the pairs that both score; Holm over all of them."""
     ours, others = entrants[0], [entrant for entrant in entrants[1:] if entrant.kind in _COMPARED]
 
-    def against(part: Slice) -> statistics.Clustered:
+    def against(part: Slice, draws: np.ndarray | None = None) -> list[statistics.Comparison]:
         values = part.values([ours, *others])
-        return statistics.reduce(values[:, :1] - values[:, 1:], clusters, part.strata, draws.shape[1])
+        return statistics.compare(values[:, 0], values[:, 1:], clusters, part.strata, draws)
 
-    data = against(primary)
-    p = statistics.p_values(data)
-    tested = np.isfinite(p)
-    adjusted, levels = np.full(len(p), np.nan), np.full(len(p), np.nan)
-    if tested.any():
-        adjusted[tested], levels[tested] = statistics.holm(p[tested])
     # Inference is conditional on who votes: the same difference without each voter family in turn.
     families = sorted({str(name) for of_fold in primary.jury.families for name in of_fold})
     without = {}
@@ -497,13 +490,10 @@ def _compare(
         jury = primary.jury.among(without_family=family)
         left = Slice(primary.name, primary.mask & np.isfinite(jury.label), jury, primary.strata)
         if left.mask.any():
-            without[family] = against(left).estimate
-    intervals = statistics.interval(data, draws)
+            without[family] = [found.difference for found in against(left)]
     result = []
-    for m, entrant in enumerate(others):
-        clusters_m = int(data.n_clusters[m])
-        margin = stats.t.ppf(1 - levels[m] / 2, max(clusters_m - 1, 1)) * data.standard_error[m]
-        left_out = {family: _number(estimate[m]) for family, estimate in without.items()}
+    for m, (entrant, found) in enumerate(zip(others, against(primary, draws), strict=True)):
+        left_out = {family: _number(differences[m]) for family, differences in without.items()}
         finite = [value for value in left_out.values() if value is not None]
         result.append(
             {
@@ -511,16 +501,19 @@ def _compare(
                 "metric": entrant.metric,
                 "variant": entrant.variant,
                 "class": entrant.kind,
-                "difference": _number(data.estimate[m]),
-                "ci_low": _number(intervals[m].low),
-                "ci_high": _number(intervals[m].high),
-                "interval": intervals[m].method,
-                "p": _number(p[m]),
-                "p_holm": _number(adjusted[m]),
-                "holm_ci_low": _number(data.estimate[m] - margin),
-                "holm_ci_high": _number(data.estimate[m] + margin),
-                "n_pairs": int(data.n[m]),
-                "n_references": clusters_m,
+                "difference": _number(found.difference),
+                "ci_low": _number(found.interval.low),
+                "ci_high": _number(found.interval.high),
+                "interval": found.interval.method,
+                "p": _number(found.p),
+                "p_holm": _number(found.p_holm),
+                "holm_ci_low": _number(found.holm_low),
+                "holm_ci_high": _number(found.holm_high),
+                "effect_size": _number(found.effect_size),
+                "references_won": _number(found.won),
+                "n_pairs": found.n,
+                "n_excluded": found.n_excluded,
+                "n_references": found.n_clusters,
                 "without_voter_family": left_out,
                 "range_low": min(finite) if finite else None,
                 "range_high": max(finite) if finite else None,
