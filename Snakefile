@@ -40,8 +40,11 @@ wildcard_constraints:
 rule all:
     default_target: True
     input:
-        [plan.own("tables", f"{table}.csv") for table in ("table_1", "table_2", "table_9")],
-        [plan.own("figures", f"{figure}.pdf") for figure in ("figure_1", "figure_3")],
+        [
+            plan.own("tables", f"{table}.csv")
+            for table in ("table_1", "table_2", "table_4", "table_5", "table_9")
+        ],
+        [plan.own("figures", f"{figure}.pdf") for figure in ("figure_1", "figure_3", "figure_6", "figure_8")],
         plan.own("scores", "ml_clipsim.parquet"),
         plan.own("claims.json"),
 

@@ -210,8 +210,8 @@ def _uniform_start(deltas: np.ndarray) -> np.ndarray:
 def _convex_start(deltas: np.ndarray, labels: np.ndarray, mass: np.ndarray, kind: str) -> np.ndarray:
     """Where the unpenalised loss is least.
 
-    In ``v = w / tau >= 0`` it is a linear model (a logistic regression), every loss here convex, so this start cannot be caught in a
-    local minimum; ``softmax(theta) = v / sum(v)`` and ``tau = 1 / sum(v)`` lead back.
+    In ``v = w / tau >= 0`` the margin is linear and every loss here convex, so this start cannot be caught in
+    a local minimum; ``softmax(theta) = v / sum(v)`` and ``tau = 1 / sum(v)`` lead back.
     """
     scale = deltas.std(axis=0)
     scale[scale == 0] = 1.0

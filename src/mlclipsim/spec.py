@@ -185,7 +185,7 @@ class Plan:
 
     @property
     def encoders(self) -> list[str]:
-        """The towers that figure_3 compares, the main one first."""
+        """The towers that figure_3 and table_5 compare, the main one first."""
         return list(dict.fromkeys([self.encoder, *self.config["encoders"]]))
 
     @property
@@ -238,6 +238,7 @@ class Plan:
             "voters": {name: self.entry("machines", name) for name in self.voters},
             "metrics": {name: self.entry("metrics", name) for name in config["metrics"]},
             "roles": config["benchmark"]["roles"],
+            "towers": list(dict.fromkeys([*self.encoders, self.untrained])),
             "run": self.run,
             # one process per thread that the step may use: it runs no network
             "threads": config["workers"] if step == "pcmp_images" else config["threads"],
@@ -255,6 +256,10 @@ class Plan:
             "baselines": ("metrics", "roles", "batch_size"),
             "clip_scores": ("encoder",),
             "preference": ("benchmark", "folds", "metrics"),
+            "calibration": ("benchmark", "folds"),
+            "layer_ablation": ("benchmark", "folds"),
+            "ablation": ("ablation", "benchmark", "folds", "votes", "towers"),
+            "data_size": ("ablation", "benchmark", "folds"),
         }
         return {
             key: resolved.get(key, config.get(key)) for key in ("seed", "threads", *keys.get(step, document))

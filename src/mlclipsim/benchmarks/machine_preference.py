@@ -26,7 +26,7 @@ from mlclipsim.benchmarks import consensus, statistics
 from mlclipsim.benchmarks.consensus import credit, preference
 from mlclipsim.randomness import derive_seed, generator
 
-__all__ = ["OURS", "PRIMARY_SLICE", "SLICES", "evaluate"]
+__all__ = ["GROUPS", "OURS", "PRIMARY_SLICE", "SLICES", "Jury", "evaluate", "family_pairs", "of_scores"]
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ def evaluate(spec: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Pa
     juries = {group: _jury(group, folds, test, labels, inputs) for group in GROUPS}
 
     entrants = _of_encoder(spec, pairs, test, labels, inputs, weights)
-    entrants += _of_scores(test, inputs["baselines"])
+    entrants += of_scores(test, inputs["baselines"])
     prior = _family_prior(pairs, test, labels, len(folds))
     entrants += _controls(spec, test, prior, entrants[0])
     # Most slices share a jury: what an entrant earns from one is computed once.
@@ -293,7 +293,7 @@ def _best_layer(pairs: pd.DataFrame, labels: pd.Series, deltas: np.ndarray) -> i
     if not primary.any():
         primary[:] = True
     credits = credit(preference(deltas[labels.index]), labels.to_numpy()[:, None])[primary]
-    data = statistics.reduce(credits, np.zeros(len(credits), int), _family_pairs(chosen)[0][primary])
+    data = statistics.reduce(credits, np.zeros(len(credits), int), family_pairs(chosen)[0][primary])
     return int(np.argmax(data.estimate))
 
 
@@ -330,7 +330,7 @@ def _unseen(
     return preferred
 
 
-def _of_scores(test: pd.DataFrame, paths: Path | Sequence[Path]) -> list[Entrant]:
+def of_scores(test: pd.DataFrame, paths: Path | Sequence[Path]) -> list[Entrant]:
     """Metrics whose scores were stored, in their own direction, with ``higher_is_better`` beside them."""
     files = [paths] if isinstance(paths, (str, Path)) else list(paths)
     scores = pd.concat([read_table(path, "scores") for path in files], ignore_index=True)
@@ -352,7 +352,7 @@ def _of_scores(test: pd.DataFrame, paths: Path | Sequence[Path]) -> list[Entrant
     return entrants
 
 
-def _family_pairs(pairs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def family_pairs(pairs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Number of each pair's unordered pair of families, and whether A's name is the first of the two."""
     a, b = pairs["family_a"].to_numpy(object), pairs["family_b"].to_numpy(object)
     first = a <= b
@@ -365,7 +365,7 @@ def _family_prior(pairs: pd.DataFrame, test: pd.DataFrame, labels: pd.DataFrame,
     Learnt, as our fit is, from the seen voters' labels of the same fold, whoever judges: nothing of the test
     partition or of held-out voters enters. A family pair without training labels is a tie.
     """
-    code, first = _family_pairs(pairs)
+    code, first = family_pairs(pairs)
     columns = []
     for fold in range(n_folds):
         train = fit.labelled(pairs, labels, role="pcmp_train", fold=fold, group="seen")
@@ -413,7 +413,7 @@ def _slices(test: pd.DataFrame, jury: Jury, prior: np.ndarray, wanted: Sequence[
     labelled = np.isfinite(jury.label)
     photometric = test["photometric"].to_numpy(bool)[:, None]
     everything = np.ones_like(photometric)
-    strata = _family_pairs(test)[0]
+    strata = family_pairs(test)[0]
     with np.errstate(invalid="ignore"):
         against = (jury.label - 0.5) * (prior - 0.5) < 0
     unanimous = np.isin(jury.label, (0.0, 1.0))
