@@ -45,7 +45,7 @@ def layers(spec: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Path
             if len(chosen) == len(names):
                 variants["learned"] = study.fitted
             elif len(chosen) > 1:
-                variants["learned"] = study.fit(part)
+                variants["learned"] = study.refit(part)
             for variant, weights in variants.items():
                 validation = {"variant": variant, "validation": study.on_validation(part, weights)}
                 arms.append(Arm(key | validation, study.prefer(part, weights)))
@@ -80,7 +80,7 @@ def choices(spec: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Pat
     full = study.prefer(deltas, study.fitted)
 
     def refit(**how: Any) -> np.ndarray:
-        return study.prefer(deltas, study.fit(deltas, **how))
+        return study.prefer(deltas, study.refit(deltas, **how))
 
     rows = study.judge(_encoders(study, spec["towers"], inputs["similarities"]), full)
     hard = consensus.preference(study.labels["seen"] - 0.5)
@@ -118,7 +118,7 @@ def _encoders(study: Study, names: list[str], paths: list[Path]) -> list[Arm]:
         variants: dict[str, Any] = {
             "fitted": study.fitted
             if layers == study.weights["layers"] and name == names[0]
-            else study.fit(deltas),
+            else study.refit(deltas),
             "uniform": study.uniform(len(layers)),
             "global": [only_global] * study.n_folds,
         }

@@ -54,7 +54,7 @@ class Ballots:
         """Labels of everybody's votes by another ``rule``, as the config's ``votes`` spells it."""
         kinds = self._voters["task"].map(OF_TASK | {"classification": rule["divergence"]})
         thresholds = {key: rule[key] for key in ("tie_log", "epsilon", "tie_bounded")}
-        votes = {}
+        votes: dict[str, np.ndarray] = {}
         for kind, names in kinds.groupby(kinds).groups.items():
             columns = ["image_id", "voter", str(kind)]
             stored = read_table(predictions, "predictions", columns=columns)

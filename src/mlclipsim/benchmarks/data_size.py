@@ -67,7 +67,7 @@ def _fits(
                 for fold, names in enumerate(each):
                     rng = generator(seed, "data_size", quantity, size, draw, fold)
                     kept[:, fold] |= np.isin(of_pair, rng.choice(names, size, replace=False))
-                fits[size].append(study.prefer(deltas, study.fit(deltas, kept=kept)))
+                fits[size].append(study.prefer(deltas, study.refit(deltas, kept=kept)))
         yield quantity, total, fits
     seen = [fold["seen"] for fold in spec["folds"]]
     total = min(len(members) for members in seen)
@@ -79,7 +79,7 @@ def _fits(
             order = generator(seed, "data_size", "voters", size, fold).permutation(len(every))
             parts.append([list(every[index]) for index in order[: options["draws"]]])
         fits[size] = [
-            study.prefer(deltas, study.fit(deltas, ballots.seen_by(members)))
+            study.prefer(deltas, study.refit(deltas, ballots.seen_by(members)))
             for members in zip(*parts, strict=False)  # folds may have unequal numbers of voters
         ]
     yield "voters", total, fits

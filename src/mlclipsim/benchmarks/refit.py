@@ -93,7 +93,7 @@ class Study:
     def _strata(self) -> np.ndarray:
         return family_pairs(self.pairs)[0]
 
-    def fit(
+    def refit(
         self,
         deltas: np.ndarray,
         labels: np.ndarray | None = None,

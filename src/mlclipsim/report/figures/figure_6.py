@@ -30,7 +30,7 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
 
 def _votes(axes: Axes, frame: pd.DataFrame) -> None:
     axes.plot([0.5, 1], [0.5, 1], color="0.6", linewidth=0.7, linestyle=(0, (3, 2)), zorder=0)
-    axes.text(0.985, 0.955, "as predicted", color="0.45", ha="right", va="top", fontsize="small", rotation=0)
+    axes.text(0.87, 0.85, "as predicted", color="0.45", va="top", fontsize="small")
     for group, colour in VOTER_COLOURS.items():
         part = frame[frame["voters"] == group]
         error = (part["n_pairs"] * (part["predicted"] - part["estimate"]).abs()).sum() / part["n_pairs"].sum()
@@ -39,7 +39,7 @@ def _votes(axes: Axes, frame: pd.DataFrame) -> None:
             part["predicted"], part["estimate"], "o-", color=colour, markersize=3,
             label=f"{label(group)}, mean error {number(error)}",
         )  # fmt: skip
-    axes.set_xlabel("probability that the preferred image wins, from the score margin")
+    axes.set_xlabel("probability that the preferred image wins, by its margin")
     axes.set_ylabel("its share of votes")
     axes.set_title("margin against votes", loc="left", fontweight="bold")
     axes.legend(loc="upper left")
@@ -68,8 +68,8 @@ def _accuracy(axes: Axes, frame: pd.DataFrame) -> None:
         )  # fmt: skip
     axes.axhline(0.5, color="0.6", linewidth=0.7, linestyle=(0, (3, 2)), zorder=0)
     axes.set_xlim(0, 1)
-    axes.set_xlabel("margin of the label, |2p \N{MINUS SIGN} 1|, held-out voters (pairs below)")
-    axes.set_ylabel("pairs on which a metric sides with the majority")
+    axes.set_xlabel("margin of the held-out voters' label, |2p \N{MINUS SIGN} 1|, and pairs")
+    axes.set_ylabel("sides with the majority")
     axes.set_title("accuracy against the machines' own agreement", loc="left", fontweight="bold")
     axes.legend(loc="upper left")
     tidy_axes(axes)

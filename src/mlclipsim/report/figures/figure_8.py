@@ -28,7 +28,9 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
             _panel(axes, frame[frame["quantity"] == quantity])
             axes.set_xlabel(_LABELS[quantity])
         panels[0].set_ylabel("2AFC, slice macro")
-        panels[0].legend(loc="lower right")
+        low, high = panels[0].get_ylim()
+        panels[0].set_ylim(low - 0.35 * (high - low), high)  # room for the legend
+        panels[0].legend(loc="lower left", ncols=2, columnspacing=1.0, handlelength=1.6)
         test = frame[frame["voters"] == "held_out"].iloc[0]
         panels[-1].set_title(
             f"{test['n_pairs']:,} test pairs of {test['n_references']:,} references",
@@ -43,7 +45,7 @@ def _panel(axes: Axes, frame: pd.DataFrame) -> None:
         needs_none, fits = part[part["size"] == 0], part[part["size"] > 0]
         axes.axhline(
             needs_none["estimate"].item(), color=colour, linewidth=0.8, linestyle=(0, (3, 2)),
-            label=f"{label(group)}, uniform weights",
+            label="uniform weights",
         )  # fmt: skip
         axes.fill_between(
             fits["size"], fits["ci_low"], fits["ci_high"], color=colour, alpha=0.18, linewidth=0

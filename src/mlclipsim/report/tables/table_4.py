@@ -48,7 +48,8 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
 
 def _pivot(held_out: pd.DataFrame, seen: pd.DataFrame, chosen: Any) -> tuple[pd.DataFrame, list[int]]:
     by_seen = seen.set_index(["factor", "setting", "variant", "with_global"])["estimate"]
-    rows, rules = [], []
+    rows: list[dict[str, str]] = []
+    rules = []
     for (factor, setting), of_set in held_out.groupby(["factor", "setting"], sort=False):
         if factor in ("alone", "first", "last", "all") and not any(r["factor"] == factor for r in rows):
             rules.append(len(rows))

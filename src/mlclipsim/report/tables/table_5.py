@@ -58,7 +58,8 @@ def _rows(held_out: pd.DataFrame, seen: pd.DataFrame) -> tuple[pd.DataFrame, lis
     usual = (held_out["slice"] == "macro") & (held_out["judges"] == "")
     of_seen = seen[(seen["slice"] == "macro") & (seen["judges"] == "")].set_index(keys)["estimate"].to_dict()
     elsewhere = dict(list(held_out[~usual].groupby(keys)))
-    rows, rules = [], []
+    rows: list[dict[str, str]] = []
+    rules = []
     for factor, heading in _FACTORS.items():
         of_factor = held_out[usual & (held_out["factor"] == factor)]
         if rows and len(of_factor):
