@@ -1,4 +1,4 @@
-"""figure_1: a sheet of PCMP, one reference and its distortions at equal PSNR with the machines' votes."""
+"""figure_1: a sheet of PCMP, every family at one PSNR with the votes of the machines."""
 
 from __future__ import annotations
 
@@ -9,29 +9,27 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from mlclipsim.artifacts import ArtifactError, read_table
 from mlclipsim.images import decode_image
-from mlclipsim.report.style import VOTER_COLOURS, label, page, tidy_axes
+from mlclipsim.report.style import VOTER_COLOURS, Millimetres, label, page, tidy_axes
 from mlclipsim.report.tables.writer import number, write_csv
 
 __all__ = ["make"]
 
-ROWS, COLUMNS = 3, 6  # PSNR levels and images of a level that a page has room for
+ROWS, COLUMNS = 5, 6  # references, and images of one, that a page has room for
 GROUPS = ("held_out", "seen")
 MINUS = "\N{MINUS SIGN}"
 TOLERANCE_DB = 0.1  # of a pair (method)
-_CELL_MM, _ROW_MM, _BOTTOM_MM = 22.0, 33.0, 56.0
+_CELL_MM, _ROW_MM, _TOP_MM, _BOTTOM_MM = 22.0, 33.0, 9.0, 58.0
 
 
 def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
     """Step ``figure_1``: references, images, pairs, labels -> pdf, svg, png, csv.
 
-    The sheet shows the test reference that is typical, not the one that pleases: of those with most
-    labelled pairs, the one whose labels are as decided as the median's. ``spec["reference"]``, a prefix of
-    reference ids, restricts the choice, for sheets whose pictures must be free to print.
+    The middle PSNR level, of as few test references as show every family. Among those that show equally many
+    further ones, a typical one is taken, not one that pleases: its labels are as decided as the median's.
     """
     pairs = read_table(inputs["pairs"], "pairs").sort_values("pair_id", ignore_index=True)
     labels = read_table(inputs["labels"], "labels")
@@ -39,31 +37,30 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
     if test.empty:
         raise ArtifactError("expected pairs of role pcmp_test, got none; check references.roles")
     won = labels.groupby(["pair_id", "group"])["label"].mean().unstack("group").reindex(columns=list(GROUPS))
-    reference = _typical(test, won, spec.get("reference", ""))
-    mine = test[test["reference_id"] == reference].merge(won, left_on="pair_id", right_index=True, how="left")
-    levels = sorted(mine["target_db"].unique())
-    if len(levels) > ROWS:  # the ends and the middle
-        levels = [levels[0], levels[len(levels) // 2], levels[-1]]
-    images = read_table(
-        inputs["images"], "images", columns=["image_id", "reference_id", "target_db", "family", "psnr_db"]
-    )
-    images = images[images["reference_id"] == reference]
+    levels = sorted(test["target_db"].unique())
+    level = levels[len(levels) // 2]
+    of_level = test[test["target_db"] == level].merge(won, left_on="pair_id", right_index=True, how="left")
+    columns = ["image_id", "reference_id", "target_db", "family", "psnr_db"]
+    images = read_table(inputs["images"], "images", columns=columns)
+    chosen = _cover(of_level)
     shares = pd.concat(
-        [_shares(mine[mine["target_db"] == level], images) for level in levels], ignore_index=True
+        [_shares(of_level[of_level["reference_id"] == reference], images) for reference in chosen],
+        ignore_index=True,
     )
     residual = (test["psnr_a_db"] - test["psnr_b_db"]).to_numpy()
-    middle = levels[len(levels) // 2]
 
-    with page(spec, outputs, height_mm=_ROW_MM * len(levels) + _BOTTOM_MM) as figure:
-        place = _Millimetres(figure)
-        _draw_sheet(place, inputs, reference, levels, shares)
-        counts, edges = _draw_residuals(place.axes(13, 13, 76, _BOTTOM_MM - 24), residual)
-        of_middle = mine[mine["target_db"] == middle]
-        _draw_votes(place.axes(112, 13, 60, _BOTTOM_MM - 24), of_middle, shares, middle)
+    with page(spec, outputs, height_mm=_TOP_MM + _ROW_MM * len(chosen) + _BOTTOM_MM) as figure:
+        place = Millimetres(figure)
+        _draw_sheet(place, inputs, chosen, shares)
+        _draw_legend(place, level, sorted(set(images["family"]) - set(shares["family"])))
+        counts, edges = _draw_residuals(place.axes(13, 15, 76, _BOTTOM_MM - 26), residual)
+        first = of_level[of_level["reference_id"] == chosen[0]]
+        _draw_votes(place.axes(112, 15, 60, _BOTTOM_MM - 26), first, shares)
     bins = pd.DataFrame(
         {"panel": "residual", "bin_low_db": edges[:-1], "bin_high_db": edges[1:], "count": counts}
     )
-    votes = mine[["pair_id", "target_db", "family_a", "family_b", *GROUPS]].assign(panel="pair")
+    votes = of_level[of_level["reference_id"].isin(chosen)]
+    votes = votes[["pair_id", "target_db", "family_a", "family_b", *GROUPS]].assign(panel="pair")
     table = pd.concat([shares.assign(panel="image"), votes.rename(columns=_LABEL), bins], ignore_index=True)
     write_csv(outputs["csv"], table[["panel", *(name for name in table.columns if name != "panel")]])
 
@@ -71,16 +68,22 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
 _LABEL = {group: f"label_{group}" for group in GROUPS}
 
 
-def _typical(test: pd.DataFrame, won: pd.DataFrame, prefix: str) -> str:
-    chosen = test[test["reference_id"].str.startswith(prefix)]
-    if chosen.empty:
-        raise ValueError(
-            f"expected test references beginning with {prefix!r}, got none; mend the figure's reference"
-        )
-    decided = (chosen["pair_id"].map(won["held_out"]) - 0.5).abs()
-    table = decided.groupby(chosen["reference_id"]).agg(["count", "mean"])
-    full = table[table["count"] == table["count"].max()].reset_index().sort_values(["mean", "reference_id"])
-    return str(full["reference_id"].iloc[len(full) // 2])
+def _cover(pairs: pd.DataFrame) -> list[str]:
+    """References that show every family of ``pairs`` between them, at most as many as there is room for."""
+    one = pairs.groupby("reference_id")
+    decided = (pairs["held_out"] - 0.5).abs().groupby(pairs["reference_id"]).mean()
+    typical = (decided - decided.median()).abs()
+    families = {reference: {*of["family_a"], *of["family_b"]} for reference, of in one}
+    chosen: list[str] = []
+    shown: set[str] = set()
+    while len(chosen) < ROWS:
+        gain = pd.Series({reference: len(of - shown) for reference, of in families.items()})
+        if not gain.max():
+            break
+        best = typical.reindex(gain.index[gain == gain.max()]).sort_values(kind="stable").index[0]
+        chosen.append(best)
+        shown |= families[best]
+    return chosen
 
 
 def _shares(pairs: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
@@ -96,51 +99,27 @@ def _shares(pairs: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
     return frame.sort_values(["share_held_out", "family"], ascending=[False, True]).head(COLUMNS)
 
 
-class _Millimetres:
-    """Axes at places in mm from the lower left, on a page laid out for 174 mm, scaled to other widths."""
-
-    def __init__(self, figure: Figure):
-        self.figure = figure
-        self.width, self.height = 174.0, 174.0 * figure.get_figheight() / figure.get_figwidth()
-
-    def axes(self, x: float, y: float, width: float, height: float) -> Axes:
-        wide, high = self.width, self.height
-        return self.figure.add_axes((x / wide, y / high, width / wide, height / high))
-
-
-def _draw_sheet(
-    place: _Millimetres,
-    inputs: dict[str, Path],
-    reference: str,
-    levels: list[float],
-    shares: pd.DataFrame,
-) -> None:
-    original = pq.read_table(
-        inputs["references"], columns=["image"], filters=[("reference_id", "=", reference)]
-    )
-    stored = pq.read_table(
-        inputs["images"],
-        columns=["image_id", "image"],
-        filters=[("image_id", "in", list(shares["image_id"]))],
-    )
-    pixels = dict(zip(stored["image_id"].to_pylist(), stored["image"].to_pylist(), strict=True))
-    for row, level in enumerate(levels):
-        y = place.height - 5 - _CELL_MM - row * _ROW_MM
-        if row == 0:
-            first = place.axes(1.5, y, _CELL_MM, _CELL_MM)
-            _show(first, decode_image(original["image"][0].as_py()), "reference")
-            _legend(first)
-        for column, image in enumerate(shares[shares["target_db"] == level].itertuples()):
+def _draw_sheet(place: Millimetres, inputs: dict[str, Path], chosen: list[str], shares: pd.DataFrame) -> None:
+    originals = _pixels(inputs["references"], "reference_id", chosen)
+    distorted = _pixels(inputs["images"], "image_id", list(shares["image_id"]))
+    for row, reference in enumerate(chosen):
+        y = place.height - _TOP_MM - 4 - _CELL_MM - row * _ROW_MM
+        _show(place.axes(1.5, y, _CELL_MM, _CELL_MM), originals[reference], "reference")
+        for column, image in enumerate(shares[shares["reference_id"] == reference].itertuples()):
             axes = place.axes(30.5 + column * (_CELL_MM + 2), y, _CELL_MM, _CELL_MM)
-            _show(axes, decode_image(pixels[image.image_id]), label(image.family))
-            if column == 0:
-                axes.set_ylabel(f"{level:g} dB", fontweight="bold", labelpad=2)
+            _show(axes, distorted[image.image_id], label(image.family))
             _bars(axes, {group: getattr(image, f"share_{group}") for group in GROUPS})
+
+
+def _pixels(path: Path, key: str, ids: list[str]) -> dict[str, np.ndarray]:
+    """Images by id; the bytes of all others never enter memory."""
+    stored = pq.read_table(path, columns=[key, "image"], filters=[(key, "in", ids)])
+    return {row[key]: decode_image(row["image"]) for row in stored.to_pylist()}
 
 
 def _show(axes: Axes, image: np.ndarray, title: str) -> None:
     axes.imshow(image, interpolation="none")
-    axes.set_title(title, pad=2.5)
+    axes.set_title(title, pad=2.5, fontsize="small")
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
@@ -158,12 +137,18 @@ def _bars(axes: Axes, shares: dict[str, float]) -> None:
         axes.text(1, y, number(share, 2), transform=axes.transAxes, ha="right", va="center", fontsize="small")
 
 
-def _legend(axes: Axes) -> None:
-    axes.text(0, -0.09, "share of votes won", transform=axes.transAxes, va="center", fontsize="small")
-    for row, group in enumerate(GROUPS):
-        y = -0.23 - 0.13 * row
-        _box(axes, 0, y, 0.09, VOTER_COLOURS[group])
-        axes.text(0.13, y, label(group), transform=axes.transAxes, va="center", fontsize="small")
+def _draw_legend(place: Millimetres, level: float, hidden: list[str]) -> None:
+    axes = place.axes(1.5, place.height - 6, 170, 4)
+    axes.axis("off")
+    axes.set(xlim=(0, 170), ylim=(0, 4))
+    axes.text(0, 2, f"all at {level:g} dB", va="center", fontweight="bold")
+    axes.text(29, 2, "share of votes won:", va="center", fontsize="small")
+    for x, group in zip((56, 83), GROUPS, strict=True):
+        axes.add_patch(Rectangle((x, 1.2), 2, 1.6, facecolor=VOTER_COLOURS[group], linewidth=0))
+        axes.text(x + 3, 2, label(group), va="center", fontsize="small")
+    if hidden:
+        names = ", ".join(map(label, hidden))
+        axes.text(170, 2, f"not in this sheet: {names}", va="center", ha="right", fontsize="x-small")
 
 
 def _box(axes: Axes, x: float, y: float, width: float, colour: str) -> None:
@@ -197,9 +182,9 @@ def _draw_residuals(axes: Axes, residual: np.ndarray) -> tuple[np.ndarray, np.nd
     return counts, edges
 
 
-def _draw_votes(axes: Axes, pairs: pd.DataFrame, shares: pd.DataFrame, level: float) -> None:
-    """The held-out label of every pair of one level: how far the row is preferred to the column."""
-    order = list(shares.loc[shares["target_db"] == level, "family"])
+def _draw_votes(axes: Axes, pairs: pd.DataFrame, shares: pd.DataFrame) -> None:
+    """The held-out label of every pair of one reference: how far the row is preferred to the column."""
+    order = list(shares.loc[shares["reference_id"] == pairs["reference_id"].iloc[0], "family"])
     matrix = np.full((len(order), len(order)), np.nan)
     for pair in pairs.itertuples():
         if pair.family_a in order and pair.family_b in order:
@@ -218,4 +203,4 @@ def _draw_votes(axes: Axes, pairs: pd.DataFrame, shares: pd.DataFrame, level: fl
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    axes.set_title(f"votes for the row against the column, {level:g} dB", loc="left", color="0.35")
+    axes.set_title("held-out votes for the row, first reference", loc="left", color="0.35")
