@@ -116,9 +116,7 @@ def _encoders(study: Study, names: list[str], paths: list[Path]) -> list[Arm]:
         layers, deltas = similarity_differences(study.pairs, path)
         only_global = np.eye(len(layers))[-1]
         variants: dict[str, Any] = {
-            "fitted": study.fitted
-            if layers == study.weights["layers"] and name == names[0]
-            else study.refit(deltas),
+            "fitted": study.fitted if name == names[0] else study.refit(deltas),
             "uniform": study.uniform(len(layers)),
             "global": [only_global] * study.n_folds,
         }
