@@ -26,6 +26,8 @@ LAYERS = [*(f"layer_{index:02d}" for index in range(1, 7)), "global"]
 # What the invented machines care about: two late layers and a little of the global embedding.
 PLANTED = np.array([0.02, 0.03, 0.05, 0.30, 0.40, 0.10, 0.10])
 
+KINDS = ("kl", "kl_t4", "js", "logit_cosine", "top1")  # of divergence
+
 Picture = Callable[[str, str, float], np.ndarray]  # (reference, family or "reference", target) -> pixels
 
 
@@ -54,13 +56,14 @@ def invent(
     tables["similarities"] = pd.concat([images[["image_id", "reference_id"]], similarities], axis=1)
     utility = pd.Series(values @ PLANTED, index=images["image_id"])
     tables |= _votes(rng, pairs, pairs["image_a"].map(utility) - pairs["image_b"].map(utility))
+    unrelated = np.random.default_rng(1)  # the votes do not come from these
     tables["predictions"] = pd.concat(
         [
             pd.DataFrame(
                 {
                     "image_id": images["image_id"],
                     "voter": voter,
-                    **dict.fromkeys(("kl", "kl_t4", "js", "logit_cosine", "top1"), 0.1),
+                    **{kind: unrelated.gamma(1.0, 0.2, len(images)) for kind in KINDS},
                     **dict.fromkeys(("box_f1", "mean_iou"), np.nan),
                     "abstains": False,
                     "psnr_seen_db": images["psnr_db"],
@@ -234,3 +237,34 @@ def invented_preference(invented_pcmp, invented_weights, tmp_path_factory) -> di
     }
     machine_preference.evaluate(spec, inputs, outputs)
     return outputs
+
+
+@pytest.fixture(scope="session")
+def invented_ablation(invented_pcmp, invented_weights, tmp_path_factory) -> dict[str, Path]:
+    """What the refits make of :func:`invented_pcmp`: paths of ``layers, choices, data_size, calibration``;
+    the second tower of ``choices`` knows nothing.
+    """
+    from mlclipsim.benchmarks import ablation, calibration, data_size
+
+    folder = tmp_path_factory.mktemp("ablation")
+    similarities = invented_pcmp.tables.similarities
+    blind = similarities.assign(
+        **{name: np.random.default_rng(2).random(len(similarities)) for name in LAYERS}
+    )
+    write_table(folder / "blind.parquet", blind, "similarities")
+    spec = {
+        "seed": invented_pcmp.seed,
+        "folds": invented_pcmp.folds,
+        "benchmark": {"roles": ["pcmp_test"], "resamples": 500},
+        "votes": {"divergence": "kl", "tie_log": 0.25, "epsilon": 0.01, "tie_bounded": 0.01},
+        "ablation": {"tie_scales": [0.0], "references": [3, 20], "pairs": [30, 9999], "draws": 3},
+        "towers": ["scene-clip", "blind"],
+    }
+    inputs = invented_pcmp.paths | {"weights": invented_weights, "baselines": invented_pcmp.paths["scores"]}
+    paths = {name: folder / f"{name}.parquet" for name in ("layers", "choices", "data_size", "calibration")}
+    ablation.layers(spec, inputs, {"ablation": paths["layers"]})
+    towers = [inputs["similarities"], folder / "blind.parquet"]
+    ablation.choices(spec, inputs | {"similarities": towers}, {"ablation": paths["choices"]})
+    data_size.vary(spec, inputs, {"data_size": paths["data_size"]})
+    calibration.calibrate(spec, inputs, {"calibration": paths["calibration"]})
+    return paths

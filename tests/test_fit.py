@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.optimize import check_grad
+from scipy.optimize import check_grad, linprog
 from scipy.special import expit, softmax
+from scipy.stats import norm
 
 from mlclipsim import fit
 from mlclipsim.artifacts import ArtifactError, read_json, read_table, write_table
@@ -35,6 +36,38 @@ def test_gradient_is_the_slope_of_the_objective(planted):
             return fit.objective(x, deltas, labels, mass, 0.01)[1]
 
         assert check_grad(value, slope, at) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["thurstone", "hinge"])
+def test_gradient_of_other_losses(planted, kind):
+    deltas, labels = planted[0][:200], planted[1][:200]
+    mass, at = np.full(200, 1 / 200), np.append(np.random.default_rng(0).normal(size=5), np.log(0.03))
+
+    def value(x):
+        return fit.objective(x, deltas, labels, mass, 0.01, kind)[0]
+
+    def slope(x):
+        return fit.objective(x, deltas, labels, mass, 0.01, kind)[1]
+
+    assert check_grad(value, slope, at) < 1e-5
+
+
+def test_thurstone_recovers_what_gaussian_noise_made(planted):
+    found = fit.fit_weights(planted[0], norm.cdf(planted[0] @ WEIGHTS / TAU), 0.0, kind="thurstone")
+    np.testing.assert_allclose(found.weights, WEIGHTS, atol=2e-3)
+    assert found.tau == pytest.approx(TAU, rel=0.01)
+
+
+def test_hinge_is_the_linear_programs_optimum(planted):
+    """In ``v = w / tau`` the hinge is a linear program: least slacks of ``v d >= 1`` and ``-v d >= 1``."""
+    deltas, labels = planted[0][:300] / 0.05, planted[1][:300]
+    eye, nothing = np.eye(300), np.zeros((300, 300))
+    program = linprog(
+        np.concatenate([np.zeros(5), labels / 300, (1 - labels) / 300]),
+        A_ub=np.block([[-deltas, -eye, nothing], [deltas, nothing, -eye]]),
+        b_ub=-np.ones(600),
+    )
+    assert fit.fit_weights(deltas, labels, 0.0, kind="hinge").loss == pytest.approx(program.fun, rel=0.01)
 
 
 def test_recovers_planted_weights_and_temperature(planted):
@@ -116,6 +149,11 @@ def test_shares_weigh_by_spread():
 def test_bad_input_is_refused(deltas, labels, said):
     with pytest.raises(ValueError, match=said):
         fit.fit_weights(deltas, labels, 0.0)
+
+
+def test_unknown_loss_is_refused(planted):
+    with pytest.raises(ValueError, match="'huber' is unknown, expected one of bradley_terry"):
+        fit.fit_weights(*planted, 0.0, kind="huber")
 
 
 def test_step_writes_shares_with_intervals(invented_pcmp, invented_weights):

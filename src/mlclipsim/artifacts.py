@@ -157,6 +157,59 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("n_references", pa.int64()),
         ]
     ),
+    # One row per variant of the fit and group of voters; differences are to the metric as fitted, paired.
+    "ablation": pa.schema(
+        [
+            ("factor", _NAME),  # what was varied
+            ("setting", _NAME),  # its value
+            ("variant", _NAME),
+            ("slice", _NAME),
+            ("voters", _NAME),
+            ("estimate", pa.float64()),
+            ("ci_low", pa.float64()),
+            ("ci_high", pa.float64()),
+            ("difference", pa.float64()),
+            ("difference_low", pa.float64()),
+            ("difference_high", pa.float64()),
+            ("p", pa.float64()),
+            ("p_holm", pa.float64()),
+            ("n_pairs", pa.int64()),
+            ("n_references", pa.int64()),
+        ]
+    ),
+    # 2AFC of fits on random parts of the training data, the mean and the range over draws.
+    "data_size": pa.schema(
+        [
+            ("quantity", _NAME),  # references, pairs or voters
+            ("size", pa.int64()),
+            ("voters", _NAME),
+            ("estimate", pa.float64()),
+            ("ci_low", pa.float64()),
+            ("ci_high", pa.float64()),
+            ("draw_low", pa.float64()),
+            ("draw_high", pa.float64()),
+            ("n_draws", pa.int64()),
+            ("n_pairs", pa.int64()),
+            ("n_references", pa.int64()),
+        ]
+    ),
+    # Bins of a margin, see mlclipsim.benchmarks.calibration.
+    "calibration": pa.schema(
+        [
+            ("panel", _NAME),  # votes or accuracy
+            ("voters", _NAME),
+            ("metric", _NAME),
+            ("variant", _NAME),
+            ("bin_low", pa.float64()),
+            ("bin_high", pa.float64()),
+            ("predicted", pa.float64()),
+            ("estimate", pa.float64()),
+            ("ci_low", pa.float64()),
+            ("ci_high", pa.float64()),
+            ("n_pairs", pa.int64()),
+            ("n_references", pa.int64()),
+        ]
+    ),
 }
 
 

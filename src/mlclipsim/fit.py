@@ -3,13 +3,14 @@
 The metric is ``S(x, y) = sum_l w_l s_l(x, y)`` with ``w = softmax(theta)``; of two images of one reference
 the machines prefer A with probability ``sigmoid((S(x, A) - S(x, B)) / tau)``. ``theta`` and ``log tau``
 minimise the binary cross-entropy against the soft labels plus ``penalty * |theta - mean(theta)|^2``, the
-penalty chosen on ``pcmp_val``. No forward pass happens here, and none is needed: a fit takes milliseconds,
+penalty chosen on ``pcmp_val``. That is the model of Bradley and Terry; other losses are there to be compared
+with (:data:`LOSSES`). No forward pass happens here, and none is needed: a fit takes milliseconds,
 so ablations and bootstraps are cheap.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize
-from scipy.special import softmax
+from scipy.special import log_ndtr, softmax
 
 from mlclipsim.artifacts import ArtifactError, read_json, read_table, write_json, write_table
 from mlclipsim.randomness import generator
 
 __all__ = [
     "BOUNDARY_SHARE",
+    "LOSSES",
     "Fit",
     "choose_penalty",
     "differences",
@@ -50,30 +52,36 @@ class Fit:
     theta: np.ndarray  # (L,), centred
     tau: float  # > 0, in units of S
     penalty: float
-    loss: float  # mean cross-entropy on what it was fitted to, nats, without the penalty
+    loss: float  # mean over what it was fitted to, without the penalty; cross-entropies in nats
+    kind: str = "bradley_terry"  # of loss, a key of `LOSSES`
 
     @property
     def weights(self) -> np.ndarray:
         """``softmax(theta)``, shape (L,), positive, summing to 1."""
         return softmax(self.theta)
 
-    def cross_entropy(self, deltas: np.ndarray, labels: np.ndarray) -> float:
-        """Mean cross-entropy in nats on other pairs; arguments as in :func:`fit_weights`."""
+    def loss_on(self, deltas: np.ndarray, labels: np.ndarray) -> float:
+        """Mean loss on other pairs; arguments as in :func:`fit_weights`."""
         mass = np.full(len(labels), 1 / len(labels))
-        return _cross_entropy(deltas @ self.weights / self.tau, labels, mass)[0]
+        return LOSSES[self.kind](deltas @ self.weights / self.tau, labels, mass)[0]
 
 
 def objective(
-    parameters: np.ndarray, deltas: np.ndarray, labels: np.ndarray, mass: np.ndarray, penalty: float
+    parameters: np.ndarray,
+    deltas: np.ndarray,
+    labels: np.ndarray,
+    mass: np.ndarray,
+    penalty: float,
+    kind: str = "bradley_terry",
 ) -> tuple[float, np.ndarray]:
-    """Penalised cross-entropy and its gradient in ``parameters = (theta_1 ... theta_L, log tau)``.
+    """Penalised loss and its gradient in ``parameters = (theta_1 ... theta_L, log tau)``.
 
-    ``mass`` holds each pair's weight and sums to 1.
+    ``mass`` holds each pair's weight and sums to 1; ``kind`` is a key of :data:`LOSSES`.
     """
     theta, log_tau = parameters[:-1], parameters[-1]
     weights, tau = softmax(theta), np.exp(log_tau)
     margin = deltas @ weights / tau  # (pairs,)
-    loss, residual = _cross_entropy(margin, labels, mass)
+    loss, residual = LOSSES[kind](margin, labels, mass)
     slope = deltas.T @ residual / tau  # d loss / d weights, (L,)
     centred = theta - theta.mean()
     gradient = np.append(
@@ -83,12 +91,34 @@ def objective(
     return loss + float(penalty * centred @ centred), gradient
 
 
-def _cross_entropy(margin: np.ndarray, labels: np.ndarray, mass: np.ndarray) -> tuple[float, np.ndarray]:
-    """``-p log sigmoid(m) - (1 - p) log sigmoid(-m) = log(1 + e^m) - p m``, summed, and its slope."""
+def _bradley_terry(margin: np.ndarray, labels: np.ndarray, mass: np.ndarray) -> tuple[float, np.ndarray]:
+    """``-p log sigmoid(m) - (1 - p) log sigmoid(-m) = log(1 + e^m) - p m`` (Bradley and Terry 1952)."""
     shrunk = np.exp(-np.abs(margin))  # one exponential for both, never overflowing
     loss = mass @ (np.maximum(margin, 0) + np.log1p(shrunk) - labels * margin)
     probability = np.where(margin >= 0, 1.0, shrunk) / (1 + shrunk)
     return float(loss), mass * (probability - labels)
+
+
+def _thurstone(margin: np.ndarray, labels: np.ndarray, mass: np.ndarray) -> tuple[float, np.ndarray]:
+    """``-p log Phi(m) - (1 - p) log Phi(-m)``: Gaussian noise, not logistic (Thurstone 1927, case V)."""
+    wins, loses = log_ndtr(margin), log_ndtr(-margin)
+    log_density = -(margin**2 + np.log(2 * np.pi)) / 2
+    slope = (1 - labels) * np.exp(log_density - loses) - labels * np.exp(log_density - wins)
+    return float(-mass @ (labels * wins + (1 - labels) * loses)), mass * slope
+
+
+def _hinge(margin: np.ndarray, labels: np.ndarray, mass: np.ndarray) -> tuple[float, np.ndarray]:
+    """``p max(0, 1 - m) + (1 - p) max(0, 1 + m)``, as of a ranking machine (Joachims 2002)."""
+    loss = labels * np.maximum(0, 1 - margin) + (1 - labels) * np.maximum(0, 1 + margin)
+    return float(mass @ loss), mass * ((1 - labels) * (margin > -1) - labels * (margin < 1))
+
+
+# Of a margin (pairs,) against soft labels, pairs weighed by a mass: the sum, and its slope in each margin.
+LOSSES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[float, np.ndarray]]] = {
+    "bradley_terry": _bradley_terry,
+    "thurstone": _thurstone,
+    "hinge": _hinge,
+}
 
 
 def fit_weights(
@@ -98,6 +128,7 @@ def fit_weights(
     *,
     counts: np.ndarray | None = None,
     start: Fit | None = None,
+    kind: str = "bradley_terry",
 ) -> Fit:
     """Fit ``theta`` and ``log tau`` by L-BFGS-B.
 
@@ -108,10 +139,23 @@ def fit_weights(
         counts: how often each pair counts (bootstrap), default once each.
         start: begin here; by default from uniform weights and from the convex optimum, and the lower loss
             is kept.
+        kind: of loss, a key of :data:`LOSSES`.
 
     Raises:
-        ValueError: shapes disagree, no pair counts, or a similarity is not finite.
+        ValueError: shapes disagree, no pair counts, a similarity is not finite, or the loss is unknown.
     """
+    mass = _mass(deltas, labels, counts, kind)
+    if start is None:
+        starts = _starts(deltas, labels, mass, kind)
+    else:
+        starts = [np.append(start.theta, np.log(start.tau))]
+    return _descend(starts, deltas, labels, mass, penalty, kind)
+
+
+def _mass(deltas: np.ndarray, labels: np.ndarray, counts: np.ndarray | None, kind: str) -> np.ndarray:
+    """Each pair's weight, summing to 1, of arguments that make sense."""
+    if kind not in LOSSES:
+        raise ValueError(f"loss {kind!r} is unknown, expected one of {', '.join(LOSSES)}")
     if deltas.ndim != 2 or labels.shape != deltas.shape[:1]:
         raise ValueError(
             f"expected deltas (pairs, layers) and labels (pairs,), got {deltas.shape} and {labels.shape}"
@@ -123,17 +167,28 @@ def fit_weights(
         raise ValueError(
             "expected finite similarities and labels, got NaN or inf; drop those pairs and count them"
         )
-    mass = counts / counts.sum()
-    if start is not None:
-        starts = [np.append(start.theta, np.log(start.tau))]
-    else:
-        starts = [_uniform_start(deltas), _convex_start(deltas, labels, mass)]
+    return counts / counts.sum()
+
+
+def _starts(deltas: np.ndarray, labels: np.ndarray, mass: np.ndarray, kind: str) -> list[np.ndarray]:
+    return [_uniform_start(deltas), _convex_start(deltas, labels, mass, kind)]
+
+
+def _descend(
+    starts: list[np.ndarray],
+    deltas: np.ndarray,
+    labels: np.ndarray,
+    mass: np.ndarray,
+    penalty: float,
+    kind: str,
+) -> Fit:
+    """The best of the minima that the starts lead to."""
     bounds = [(-_THETA_BOUND, _THETA_BOUND)] * deltas.shape[1] + [_LOG_TAU_BOUNDS]
     runs = [
         minimize(
             objective,
             np.clip(begin, *np.transpose(bounds)),
-            args=(deltas, labels, mass, penalty),
+            args=(deltas, labels, mass, penalty, kind),
             jac=True,
             method="L-BFGS-B",
             bounds=bounds,
@@ -143,8 +198,8 @@ def fit_weights(
     ]
     best = min(runs, key=lambda run: run.fun)
     theta = best.x[:-1] - best.x[:-1].mean()
-    loss = objective(best.x, deltas, labels, mass, 0.0)[0]
-    return Fit(theta, float(np.exp(best.x[-1])), penalty, loss)
+    loss = objective(best.x, deltas, labels, mass, 0.0, kind)[0]
+    return Fit(theta, float(np.exp(best.x[-1])), penalty, loss, kind)
 
 
 def _uniform_start(deltas: np.ndarray) -> np.ndarray:
@@ -152,18 +207,18 @@ def _uniform_start(deltas: np.ndarray) -> np.ndarray:
     return np.append(np.zeros(deltas.shape[1]), np.log(spread))
 
 
-def _convex_start(deltas: np.ndarray, labels: np.ndarray, mass: np.ndarray) -> np.ndarray:
+def _convex_start(deltas: np.ndarray, labels: np.ndarray, mass: np.ndarray, kind: str) -> np.ndarray:
     """Where the unpenalised loss is least.
 
-    In ``v = w / tau >= 0`` it is a logistic regression, hence convex, so this start cannot be caught in a
-    local minimum; ``softmax(theta) = v / sum(v)`` and ``tau = 1 / sum(v)`` lead back.
+    In ``v = w / tau >= 0`` the margin is linear and every loss here convex, so this start cannot be caught in
+    a local minimum; ``softmax(theta) = v / sum(v)`` and ``tau = 1 / sum(v)`` lead back.
     """
     scale = deltas.std(axis=0)
     scale[scale == 0] = 1.0
     scaled = deltas / scale
 
     def loss(v: np.ndarray) -> tuple[float, np.ndarray]:
-        value, residual = _cross_entropy(scaled @ v, labels, mass)
+        value, residual = LOSSES[kind](scaled @ v, labels, mass)
         return value, scaled.T @ residual
 
     size = deltas.shape[1]
@@ -182,17 +237,21 @@ def choose_penalty(
     train: tuple[np.ndarray, np.ndarray],
     validation: tuple[np.ndarray, np.ndarray],
     penalties: Sequence[float],
+    kind: str = "bradley_terry",
 ) -> tuple[Fit, dict[float, float]]:
-    """Fit under each penalty; keep the one with the least cross-entropy on the validation pairs.
+    """Fit under each penalty; keep the one with the least loss on the validation pairs.
 
     Args:
         train, validation: ``(deltas, labels)`` as :func:`fit_weights` takes them.
+        kind: of loss, a key of :data:`LOSSES`.
 
     Returns:
         The chosen fit, and the validation loss of every penalty. Of equals the larger penalty wins.
     """
-    fits = [fit_weights(*train, penalty) for penalty in sorted(penalties, reverse=True)]
-    losses = {fit.penalty: fit.cross_entropy(*validation) for fit in fits}
+    mass = _mass(*train, None, kind)
+    starts = _starts(*train, mass, kind)  # the same for every penalty
+    fits = [_descend(starts, *train, mass, penalty, kind) for penalty in sorted(penalties, reverse=True)]
+    losses = {fit.penalty: fit.loss_on(*validation) for fit in fits}
     return min(fits, key=lambda fit: losses[fit.penalty]), losses
 
 

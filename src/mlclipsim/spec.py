@@ -188,7 +188,7 @@ class Plan:
 
     @property
     def encoders(self) -> list[str]:
-        """The towers that figure_3 compares, the main one first."""
+        """The towers that figure_3 and table_5 compare, the main one first."""
         return list(dict.fromkeys([self.encoder, *self.config["encoders"]]))
 
     @property
@@ -241,6 +241,7 @@ class Plan:
             "voters": {name: self.entry("machines", name) for name in self.voters},
             "metrics": {name: self.entry("metrics", name) for name in config["metrics"]},
             "roles": config["benchmark"]["roles"],
+            "towers": list(dict.fromkeys([*self.encoders, self.untrained])),
             "run": self.run,
             "threads": config["workers"] if step in IN_PROCESSES else config["threads"],
         }
@@ -257,6 +258,10 @@ class Plan:
             "baselines": ("metrics", "roles", "batch_size"),
             "clip_scores": ("encoder",),
             "preference": ("benchmark", "folds", "metrics", "encoder"),
+            "calibration": ("benchmark", "folds"),
+            "layer_ablation": ("benchmark", "folds"),
+            "ablation": ("ablation", "benchmark", "folds", "votes", "towers"),
+            "data_size": ("ablation", "benchmark", "folds"),
             "table_8": (*document, "benchmark", "folds", "votes"),
         }
         return {

@@ -38,14 +38,22 @@ STEPS = {
     "baselines": Step("baselines:score"),
     "clip_scores": Step("fit:score"),
     "preference": Step("benchmarks.machine_preference:evaluate"),
+    "calibration": Step("benchmarks.calibration:calibrate"),
+    "layer_ablation": Step("benchmarks.ablation:layers"),
+    "ablation": Step("benchmarks.ablation:choices", lists=frozenset({"similarities"})),
+    "data_size": Step("benchmarks.data_size:vary"),
     "claims": Step("report.claims:write", report=True),
     "table_1": Step("report.tables.table_1:make", lists=frozenset({"drops"}), report=True),
     "table_2": Step("report.tables.table_2:make", report=True),
+    "table_4": Step("report.tables.table_4:make", report=True),
+    "table_5": Step("report.tables.table_5:make", report=True),
     "table_8": Step("report.tables.table_8:make", report=True),
     "table_9": Step("report.tables.table_9:make", report=True),
     "figure_1": Step("report.figures.figure_1:make", report=True),
     "figure_2": Step("report.figures.figure_2:make", lists=frozenset({"scores"}), report=True),
     "figure_3": Step("report.figures.figure_3:make", lists=frozenset({"weights"}), report=True),
+    "figure_6": Step("report.figures.figure_6:make", report=True),
+    "figure_8": Step("report.figures.figure_8:make", report=True),
 }
 
 

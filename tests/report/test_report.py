@@ -15,8 +15,8 @@ import pytest
 from mlclipsim.artifacts import read_json, read_table, write_json, write_table
 from mlclipsim.benchmarks import consensus
 from mlclipsim.report import claims, style
-from mlclipsim.report.figures import figure_1, figure_2, figure_3
-from mlclipsim.report.tables import table_1, table_2, table_8, table_9, writer
+from mlclipsim.report.figures import figure_1, figure_2, figure_3, figure_6, figure_8
+from mlclipsim.report.tables import table_1, table_2, table_4, table_5, table_8, table_9, writer
 
 SPEC = {
     "preset": "embedded",
@@ -31,8 +31,15 @@ def _outputs(folder: Path, name: str, kinds: tuple[str, ...]) -> dict[str, Path]
 
 
 @pytest.fixture(scope="module")
-def inputs(invented_pcmp, invented_weights, invented_preference):
-    return invented_pcmp.paths | invented_preference | {"weights": [invented_weights]}
+def inputs(invented_pcmp, invented_weights, invented_preference, invented_ablation):
+    return invented_pcmp.paths | invented_preference | invented_ablation | {"weights": [invented_weights]}
+
+
+def _of_refits(inputs, folder):
+    table_4.make(SPEC, {"ablation": inputs["layers"]}, _outputs(folder, "table_4", TABLE))
+    table_5.make(SPEC, inputs | {"ablation": inputs["choices"]}, _outputs(folder, "table_5", TABLE))
+    figure_6.make(SPEC, inputs, _outputs(folder, "figure_6", FIGURE))
+    figure_8.make(SPEC, inputs, _outputs(folder, "figure_8", FIGURE))
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +54,7 @@ def made(inputs, spec_8, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     table_1.make(SPEC, inputs, _outputs(folder, "table_1", TABLE))
     table_2.make(SPEC, inputs, _outputs(folder, "table_2", TABLE))
+    _of_refits(inputs, folder)
     table_8.make(spec_8, inputs, _outputs(folder, "table_8", TABLE))
     table_9.make(SPEC, inputs, _outputs(folder, "table_9", TABLE))
     figure_1.make(SPEC, inputs, _outputs(folder, "figure_1", FIGURE))
@@ -62,16 +70,17 @@ def test_figures_and_tables_repeat_to_the_byte(made, inputs, spec_8, tmp_path):
     figure_3.make(SPEC, inputs, _outputs(tmp_path, "figure_3", FIGURE))
     table_1.make(SPEC, inputs, _outputs(tmp_path, "table_1", TABLE))
     table_2.make(SPEC, inputs, _outputs(tmp_path, "table_2", TABLE))
+    _of_refits(inputs, tmp_path)
     table_8.make(spec_8, inputs, _outputs(tmp_path, "table_8", TABLE))
     table_9.make(SPEC, inputs, _outputs(tmp_path, "table_9", TABLE))
     again = sorted(tmp_path.iterdir())
-    assert len(again) == 24
+    assert len(again) == 38
     for path in again:
         assert path.read_bytes() == (made / path.name).read_bytes(), path.name
 
 
 def test_no_date_and_no_version_in_the_figures(made):
-    for name in ("figure_1", "figure_2", "figure_3"):
+    for name in ("figure_1", "figure_2", "figure_3", "figure_6", "figure_8"):
         for kind in ("pdf", "svg", "png"):
             text = (made / f"{name}.{kind}").read_bytes()
             assert b"CreationDate" not in text
@@ -80,8 +89,8 @@ def test_no_date_and_no_version_in_the_figures(made):
 
 
 def test_report_imports_no_torch():
-    modules = ["claims", *(f"figures.figure_{number}" for number in (1, 2, 3))]
-    modules += [f"tables.table_{number}" for number in (1, 2, 8, 9)]
+    modules = ["claims", *(f"figures.figure_{number}" for number in (1, 2, 3, 6, 8))]
+    modules += [f"tables.table_{number}" for number in (1, 2, 4, 5, 8, 9)]
     code = "import sys; " + "; ".join(f"import mlclipsim.report.{name}" for name in modules)
     command = [sys.executable, "-c", f"{code}; sys.exit('torch' in sys.modules)"]
     assert subprocess.run(command, timeout=120).returncode == 0
@@ -140,6 +149,33 @@ def test_table_2_has_the_public_columns_and_reads_well(made):
     assert "95 \\% interval" in tex
     assert "nan |" not in printed
     assert "& nan" not in tex
+
+
+def test_table_4_has_a_row_per_set_of_layers_and_marks_the_choice(made, inputs):
+    lines = (made / "table_4.md").read_text(encoding="utf-8").splitlines()
+    sets = [line.split("|")[1].strip() for line in lines if line.startswith("| ")][2:]
+    growing = [*(f"1 to {n}" for n in range(2, 6)), *(f"{n} to 6" for n in range(5, 1, -1))]
+    assert sets == ["none", *"123456", *growing, "1 to 6"]
+    table = read_table(inputs["layers"], "ablation").query("voters == 'held_out'")
+    chosen = table.loc[table["validation"].idxmax()]
+    assert sum(line.count("**") for line in lines[2:-4]) == 2
+    assert any(f"**{writer.number(chosen['estimate'])}**" in line for line in lines)
+    assert "nan" not in "".join(lines)
+    assert (made / "table_4.tex").read_text("utf-8").count(r"\midrule") == 5
+
+
+def test_table_5_says_what_each_choice_is_worth(made):
+    lines = (made / "table_5.md").read_text(encoding="utf-8").splitlines()
+    names = [line.split("|")[1].strip() for line in lines if line.startswith("| ")][2:]
+    assert names[:3] == [
+        "encoder scene-clip, fitted",
+        "encoder scene-clip, uniform",
+        "encoder scene-clip, global",
+    ]
+    assert {"votes by top1", "tie thresholds x 0", "label hard", "loss thurstone"} <= set(names)
+    assert {"fitted without JPEG", "fitted without 25 dB", "fitted on classification"} <= set(names)
+    assert [name for name in names if "voters" in name] == [f"voters in the fit {n}" for n in range(1, 6)]
+    assert "nan" not in "".join(lines)
 
 
 def _table_8(spec, paths, folder, **changed):

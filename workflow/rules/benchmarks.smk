@@ -51,3 +51,96 @@ rule preference:
         " --input untrained={input.untrained:q} --input weights={input.weights:q}"
         " --output preference={output.preference:q} --output comparisons={output.comparisons:q}"
         " --output ceilings={output.ceilings:q} > {log:q} 2>&1"
+
+
+rule calibration:
+    input:
+        pairs=rules.pcmp_pairs.output.pairs,
+        labels=rules.votes.output.labels,
+        baselines=rules.baselines.output.scores,
+        similarities=SIMILARITIES[plan.encoder],
+        weights=plan.own("models", plan.encoder, "weights.json"),
+        code=steps.code("calibration"),
+    output:
+        calibration=plan.own("benchmarks", "calibration.parquet"),
+    log:
+        plan.own("logs", "calibration.txt"),
+    conda:
+        "../../environment.yml"
+    params:
+        spec=plan.text("calibration"),
+    shell:
+        "python -m mlclipsim step calibration --spec {params.spec:q} --input pairs={input.pairs:q}"
+        " --input labels={input.labels:q} --input baselines={input.baselines:q}"
+        " --input similarities={input.similarities:q} --input weights={input.weights:q}"
+        " --output calibration={output.calibration:q} > {log:q} 2>&1"
+
+
+rule layer_ablation:
+    input:
+        pairs=rules.pcmp_pairs.output.pairs,
+        labels=rules.votes.output.labels,
+        similarities=SIMILARITIES[plan.encoder],
+        weights=plan.own("models", plan.encoder, "weights.json"),
+        code=steps.code("layer_ablation"),
+    output:
+        ablation=plan.own("benchmarks", "layer_ablation.parquet"),
+    log:
+        plan.own("logs", "layer_ablation.txt"),
+    conda:
+        "../../environment.yml"
+    params:
+        spec=plan.text("layer_ablation"),
+    shell:
+        "python -m mlclipsim step layer_ablation --spec {params.spec:q} --input pairs={input.pairs:q}"
+        " --input labels={input.labels:q} --input similarities={input.similarities:q}"
+        " --input weights={input.weights:q} --output ablation={output.ablation:q} > {log:q} 2>&1"
+
+
+rule ablation:
+    input:
+        pairs=rules.pcmp_pairs.output.pairs,
+        labels=rules.votes.output.labels,
+        votes=rules.votes.output.votes,
+        voters=rules.predictions.output.voters,
+        predictions=rules.predictions.output.predictions,
+        similarities=list(SIMILARITIES.values()),
+        weights=plan.own("models", plan.encoder, "weights.json"),
+        code=steps.code("ablation"),
+    output:
+        ablation=plan.own("benchmarks", "ablation.parquet"),
+    log:
+        plan.own("logs", "ablation.txt"),
+    conda:
+        "../../environment.yml"
+    params:
+        spec=plan.text("ablation"),
+    shell:
+        "python -m mlclipsim step ablation --spec {params.spec:q} --input pairs={input.pairs:q}"
+        " --input labels={input.labels:q} --input votes={input.votes:q} --input voters={input.voters:q}"
+        " --input predictions={input.predictions:q} --input similarities={input.similarities:q}"
+        " --input weights={input.weights:q} --output ablation={output.ablation:q} > {log:q} 2>&1"
+
+
+rule data_size:
+    input:
+        pairs=rules.pcmp_pairs.output.pairs,
+        labels=rules.votes.output.labels,
+        votes=rules.votes.output.votes,
+        voters=rules.predictions.output.voters,
+        similarities=SIMILARITIES[plan.encoder],
+        weights=plan.own("models", plan.encoder, "weights.json"),
+        code=steps.code("data_size"),
+    output:
+        data_size=plan.own("benchmarks", "data_size.parquet"),
+    log:
+        plan.own("logs", "data_size.txt"),
+    conda:
+        "../../environment.yml"
+    params:
+        spec=plan.text("data_size"),
+    shell:
+        "python -m mlclipsim step data_size --spec {params.spec:q} --input pairs={input.pairs:q}"
+        " --input labels={input.labels:q} --input votes={input.votes:q} --input voters={input.voters:q}"
+        " --input similarities={input.similarities:q} --input weights={input.weights:q}"
+        " --output data_size={output.data_size:q} > {log:q} 2>&1"

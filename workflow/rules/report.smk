@@ -62,6 +62,60 @@ rule table_2:
         " --output provenance={output.provenance:q} > {log:q} 2>&1"
 
 
+rule table_4:
+    input:
+        ablation=rules.layer_ablation.output.ablation,
+        code=steps.code("table_4"),
+    output:
+        csv=report(
+            plan.own("tables", "table_4.csv"),
+            caption="../report/table_4.rst",
+            category="Tables",
+        ),
+        md=plan.own("tables", "table_4.md"),
+        tex=plan.own("tables", "table_4.tex"),
+        provenance=plan.own("provenance", "table_4.json"),
+    log:
+        plan.own("logs", "table_4.txt"),
+    conda:
+        "../../environment.yml"
+    params:
+        spec=plan.text("table_4"),
+    shell:
+        "python -m mlclipsim step table_4 --spec {params.spec:q}"
+        " --input ablation={input.ablation:q}"
+        " --output csv={output.csv:q} --output md={output.md:q} --output tex={output.tex:q}"
+        " --output provenance={output.provenance:q} > {log:q} 2>&1"
+
+
+rule table_5:
+    input:
+        ablation=rules.ablation.output.ablation,
+        data_size=rules.data_size.output.data_size,
+        code=steps.code("table_5"),
+    output:
+        csv=report(
+            plan.own("tables", "table_5.csv"),
+            caption="../report/table_5.rst",
+            category="Tables",
+        ),
+        md=plan.own("tables", "table_5.md"),
+        tex=plan.own("tables", "table_5.tex"),
+        provenance=plan.own("provenance", "table_5.json"),
+    log:
+        plan.own("logs", "table_5.txt"),
+    conda:
+        "../../environment.yml"
+    params:
+        spec=plan.text("table_5"),
+    shell:
+        "python -m mlclipsim step table_5 --spec {params.spec:q}"
+        " --input ablation={input.ablation:q}"
+        " --input data_size={input.data_size:q}"
+        " --output csv={output.csv:q} --output md={output.md:q} --output tex={output.tex:q}"
+        " --output provenance={output.provenance:q} > {log:q} 2>&1"
+
+
 rule table_8:
     input:
         pairs=rules.pcmp_pairs.output.pairs,
@@ -205,6 +259,58 @@ rule figure_3:
         spec=plan.text("figure_3"),
     shell:
         "python -m mlclipsim step figure_3 --spec {params.spec:q} --input weights={input.weights:q}"
+        " --output pdf={output.pdf:q} --output svg={output.svg:q} --output png={output.png:q}"
+        " --output csv={output.csv:q} --output provenance={output.provenance:q} > {log:q} 2>&1"
+
+
+rule figure_6:
+    input:
+        calibration=rules.calibration.output.calibration,
+        code=steps.code("figure_6"),
+    output:
+        pdf=plan.own("figures", "figure_6.pdf"),
+        svg=plan.own("figures", "figure_6.svg"),
+        png=report(
+            plan.own("figures", "figure_6.png"),
+            caption="../report/figure_6.rst",
+            category="Figures",
+        ),
+        csv=plan.own("figures", "figure_6.csv"),
+        provenance=plan.own("provenance", "figure_6.json"),
+    log:
+        plan.own("logs", "figure_6.txt"),
+    conda:
+        "../../environment.yml"
+    params:
+        spec=plan.text("figure_6"),
+    shell:
+        "python -m mlclipsim step figure_6 --spec {params.spec:q} --input calibration={input.calibration:q}"
+        " --output pdf={output.pdf:q} --output svg={output.svg:q} --output png={output.png:q}"
+        " --output csv={output.csv:q} --output provenance={output.provenance:q} > {log:q} 2>&1"
+
+
+rule figure_8:
+    input:
+        data_size=rules.data_size.output.data_size,
+        code=steps.code("figure_8"),
+    output:
+        pdf=plan.own("figures", "figure_8.pdf"),
+        svg=plan.own("figures", "figure_8.svg"),
+        png=report(
+            plan.own("figures", "figure_8.png"),
+            caption="../report/figure_8.rst",
+            category="Figures",
+        ),
+        csv=plan.own("figures", "figure_8.csv"),
+        provenance=plan.own("provenance", "figure_8.json"),
+    log:
+        plan.own("logs", "figure_8.txt"),
+    conda:
+        "../../environment.yml"
+    params:
+        spec=plan.text("figure_8"),
+    shell:
+        "python -m mlclipsim step figure_8 --spec {params.spec:q} --input data_size={input.data_size:q}"
         " --output pdf={output.pdf:q} --output svg={output.svg:q} --output png={output.png:q}"
         " --output csv={output.csv:q} --output provenance={output.provenance:q} > {log:q} 2>&1"
 

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from mlclipsim import fit
 from mlclipsim.artifacts import ArtifactError, read_json, read_table, write_json, write_table
@@ -27,7 +26,7 @@ from mlclipsim.benchmarks import consensus, statistics
 from mlclipsim.benchmarks.consensus import credit, preference
 from mlclipsim.randomness import derive_seed, generator
 
-__all__ = ["OURS", "PRIMARY_SLICE", "SLICES", "evaluate"]
+__all__ = ["GROUPS", "OURS", "PRIMARY_SLICE", "SLICES", "Jury", "evaluate", "family_pairs", "of_scores"]
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +155,7 @@ def evaluate(spec: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Pa
     juries = {group: _jury(group, folds, test, labels, inputs) for group in GROUPS}
 
     entrants = _of_encoder(spec, pairs, test, labels, inputs, weights)
-    entrants += _of_scores(test, inputs["baselines"])
+    entrants += of_scores(test, inputs["baselines"])
     entrants += _one_classifier(folds, pairs, test, labels, inputs)
     prior = _family_prior(pairs, test, labels, len(folds))
     entrants += _controls(spec, test, prior, entrants[0])
@@ -313,7 +312,7 @@ def _best_alone(pairs: pd.DataFrame, labels: pd.Series, deltas: np.ndarray) -> i
     if not primary.any():
         primary[:] = True
     credits = credit(preference(deltas[labels.index]), labels.to_numpy()[:, None])[primary]
-    data = statistics.reduce(credits, np.zeros(len(credits), int), _family_pairs(chosen)[0][primary])
+    data = statistics.reduce(credits, np.zeros(len(credits), int), family_pairs(chosen)[0][primary])
     return int(np.argmax(data.estimate))
 
 
@@ -350,7 +349,7 @@ def _unseen(
     return preferred
 
 
-def _of_scores(test: pd.DataFrame, paths: Path | Sequence[Path]) -> list[Entrant]:
+def of_scores(test: pd.DataFrame, paths: Path | Sequence[Path]) -> list[Entrant]:
     """Metrics whose scores were stored, in their own direction, with ``higher_is_better`` beside them."""
     files = [paths] if isinstance(paths, (str, Path)) else list(paths)
     scores = pd.concat([read_table(path, "scores") for path in files], ignore_index=True)
@@ -401,7 +400,7 @@ def _one_classifier(
     return [Entrant("one_classifier_kl", ", ".join(dict.fromkeys(names)), "machine", _earns(preferred))]
 
 
-def _family_pairs(pairs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def family_pairs(pairs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Number of each pair's unordered pair of families, and whether A's name is the first of the two."""
     a, b = pairs["family_a"].to_numpy(object), pairs["family_b"].to_numpy(object)
     first = a <= b
@@ -414,7 +413,7 @@ def _family_prior(pairs: pd.DataFrame, test: pd.DataFrame, labels: pd.DataFrame,
     Learnt, as our fit is, from the seen voters' labels of the same fold, whoever judges: nothing of the test
     partition or of held-out voters enters. A family pair without training labels is a tie.
     """
-    code, first = _family_pairs(pairs)
+    code, first = family_pairs(pairs)
     columns = []
     for fold in range(n_folds):
         train = fit.labelled(pairs, labels, role="pcmp_train", fold=fold, group="seen")
@@ -462,7 +461,7 @@ def _slices(test: pd.DataFrame, jury: Jury, prior: np.ndarray, wanted: Sequence[
     labelled = np.isfinite(jury.label)
     photometric = test["photometric"].to_numpy(bool)[:, None]
     everything = np.ones_like(photometric)
-    strata = _family_pairs(test)[0]
+    strata = family_pairs(test)[0]
     with np.errstate(invalid="ignore"):
         against = (jury.label - 0.5) * (prior - 0.5) < 0
     unanimous = np.isin(jury.label, (0.0, 1.0))
@@ -528,16 +527,10 @@ def _compare(
     """Ours against each, on the pairs that both score; Holm over all of them."""
     ours, others = entrants[0], [entrant for entrant in entrants[1:] if entrant.kind in _COMPARED]
 
-    def against(part: Slice) -> statistics.Clustered:
+    def against(part: Slice, draws: np.ndarray | None = None) -> list[statistics.Comparison]:
         values = part.values([ours, *others])
-        return statistics.reduce(values[:, :1] - values[:, 1:], clusters, part.strata, draws.shape[1])
+        return statistics.compare(values[:, 0], values[:, 1:], clusters, part.strata, draws)
 
-    data = against(primary)
-    p = statistics.p_values(data)
-    tested = np.isfinite(p)
-    adjusted, levels = np.full(len(p), np.nan), np.full(len(p), np.nan)
-    if tested.any():
-        adjusted[tested], levels[tested] = statistics.holm(p[tested])
     # Inference is conditional on who votes: the same difference without each voter family in turn.
     families = sorted({str(name) for of_fold in primary.jury.families for name in of_fold})
     without = {}
@@ -545,13 +538,10 @@ def _compare(
         jury = primary.jury.among(without_family=family)
         left = Slice(primary.name, primary.mask & np.isfinite(jury.label), jury, primary.strata)
         if left.mask.any():
-            without[family] = against(left).estimate
-    intervals = statistics.interval(data, draws)
+            without[family] = [found.difference for found in against(left)]
     result = []
-    for m, entrant in enumerate(others):
-        clusters_m = int(data.n_clusters[m])
-        margin = stats.t.ppf(1 - levels[m] / 2, max(clusters_m - 1, 1)) * data.standard_error[m]
-        left_out = {family: _number(estimate[m]) for family, estimate in without.items()}
+    for m, (entrant, found) in enumerate(zip(others, against(primary, draws), strict=True)):
+        left_out = {family: _number(differences[m]) for family, differences in without.items()}
         finite = [value for value in left_out.values() if value is not None]
         result.append(
             {
@@ -559,16 +549,19 @@ def _compare(
                 "metric": entrant.metric,
                 "variant": entrant.variant,
                 "class": entrant.kind,
-                "difference": _number(data.estimate[m]),
-                "ci_low": _number(intervals[m].low),
-                "ci_high": _number(intervals[m].high),
-                "interval": intervals[m].method,
-                "p": _number(p[m]),
-                "p_holm": _number(adjusted[m]),
-                "holm_ci_low": _number(data.estimate[m] - margin),
-                "holm_ci_high": _number(data.estimate[m] + margin),
-                "n_pairs": int(data.n[m]),
-                "n_references": clusters_m,
+                "difference": _number(found.difference),
+                "ci_low": _number(found.interval.low),
+                "ci_high": _number(found.interval.high),
+                "interval": found.interval.method,
+                "p": _number(found.p),
+                "p_holm": _number(found.p_holm),
+                "holm_ci_low": _number(found.holm_low),
+                "holm_ci_high": _number(found.holm_high),
+                "effect_size": _number(found.effect_size),
+                "references_won": _number(found.won),
+                "n_pairs": found.n,
+                "n_excluded": found.n_excluded,
+                "n_references": found.n_clusters,
                 "without_voter_family": left_out,
                 "range_low": min(finite) if finite else None,
                 "range_high": max(finite) if finite else None,

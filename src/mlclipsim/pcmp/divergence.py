@@ -9,10 +9,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, logsumexp, rel_entr
-from torchvision.ops import box_iou
 
 if TYPE_CHECKING:
     from mlclipsim.machines.detector import Boxes
@@ -88,6 +86,9 @@ def box_f1(reference: Boxes, distorted: Boxes) -> float:
     Greedy: of all pairs of one class with an IoU of at least 1/2, the pair of largest IoU is matched first.
     F1 is twice the matched over the boxes of both.
     """
+    import torch  # takes seconds, and whoever only casts stored votes again compares no boxes
+    from torchvision.ops import box_iou
+
     x, y = reference.above(_SCORE), distorted.above(_SCORE)
     if not len(x):
         return float("nan")
