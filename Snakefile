@@ -35,13 +35,14 @@ onstart:
 
 wildcard_constraints:
     encoder="[a-z0-9][a-z0-9._-]*",
+    dataset="[a-z0-9][a-z0-9._-]*",
 
 
 rule all:
     default_target: True
     input:
-        [plan.own("tables", f"{table}.csv") for table in ("table_1", "table_2", "table_9")],
-        [plan.own("figures", f"{figure}.pdf") for figure in ("figure_1", "figure_3")],
+        [plan.own("tables", f"{table}.csv") for table in ("table_1", "table_2", "table_3", "table_9")],
+        [plan.own("figures", f"{figure}.pdf") for figure in ("figure_1", "figure_3", "figure_7")],
         plan.own("scores", "ml_clipsim.parquet"),
         plan.own("claims.json"),
 
@@ -51,4 +52,5 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/pcmp.smk"
 include: "workflow/rules/metric.smk"
 include: "workflow/rules/benchmarks.smk"
+include: "workflow/rules/human.smk"
 include: "workflow/rules/report.smk"

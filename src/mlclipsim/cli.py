@@ -84,6 +84,10 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("encoders", help="list the encoders of the catalog, and what each needs")
     command.set_defaults(call=_encoders)
 
+    command = commands.add_parser("check-data", help="say what of a data set is missing or damaged")
+    command.add_argument("name", help="of the catalog, config/catalog/datasets.yaml")
+    command.set_defaults(call=_check_data)
+
     command = commands.add_parser("config", help="print the configuration that the layers make together")
     _configurable(command)
     command.set_defaults(call=_config)
@@ -298,6 +302,20 @@ def _encoders(_: argparse.Namespace) -> None:
     for name, entry in specs.read_yaml(specs.project_root() / "config" / "catalog" / "encoders.yaml").items():
         detail = entry.get("pretrained") or entry.get("checkpoint") or ""
         print(f"{name:28s} {entry['family']:12s} {entry['source']:10s} {entry['model']} {detail}".rstrip())
+
+
+def _check_data(arguments: argparse.Namespace) -> int:
+    from mlclipsim.datasets.check import check
+
+    catalog = specs.read_yaml(specs.project_root() / "config" / "catalog" / "datasets.yaml")
+    if arguments.name not in catalog:
+        raise UsageError(f"data set {arguments.name!r} is unknown; expected one of {', '.join(catalog)}")
+    problems = check(arguments.name, catalog[arguments.name])
+    for problem in problems:
+        print(f"mlclipsim: {problem}", file=sys.stderr)
+    if not problems:
+        print(f"{arguments.name}: sound")
+    return 1 if problems else 0
 
 
 def _distort(arguments: argparse.Namespace) -> None:

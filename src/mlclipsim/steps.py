@@ -38,12 +38,22 @@ STEPS = {
     "baselines": Step("baselines:score"),
     "clip_scores": Step("fit:score"),
     "preference": Step("benchmarks.machine_preference:evaluate"),
+    "human_images": Step("datasets.human_images:build"),
+    "human_baselines": Step("baselines:score"),
+    "human_predictions": Step("pcmp.vote:predict"),
+    "human_similarities": Step("similarities:build"),
+    "human_iqa": Step(
+        "benchmarks.human_iqa:evaluate",
+        lists=frozenset({"ratings", "pairs", "baselines", "similarities", "untrained", "predictions"}),
+    ),
     "claims": Step("report.claims:write", report=True),
     "table_1": Step("report.tables.table_1:make", lists=frozenset({"drops"}), report=True),
     "table_2": Step("report.tables.table_2:make", report=True),
+    "table_3": Step("report.tables.table_3:make", report=True),
     "table_9": Step("report.tables.table_9:make", report=True),
     "figure_1": Step("report.figures.figure_1:make", report=True),
     "figure_3": Step("report.figures.figure_3:make", lists=frozenset({"weights"}), report=True),
+    "figure_7": Step("report.figures.figure_7:make", report=True),
 }
 
 

@@ -15,7 +15,17 @@ from matplotlib.figure import Figure
 
 from mlclipsim.artifacts import atomic
 
-__all__ = ["CLASSES", "COLOURS", "VOTER_COLOURS", "caveat", "footer", "label", "page", "tidy_axes"]
+__all__ = [
+    "CLASSES",
+    "COLOURS",
+    "VOTER_COLOURS",
+    "Millimetres",
+    "caveat",
+    "footer",
+    "label",
+    "page",
+    "tidy_axes",
+]
 
 MM = 1 / 25.4  # inches
 
@@ -61,6 +71,7 @@ _NAMES = {
     "family_prior": "family prior",
     "shuffled_labels": "shuffled labels",
     "untrained": "untrained encoder",
+    "machine_utility": "machine utility",
     "gaussian_noise": "Gaussian noise",
     "gaussian_blur": "Gaussian blur",
     "jpeg": "JPEG",
@@ -152,6 +163,18 @@ def page(spec: dict[str, Any], outputs: dict[str, Path], height_mm: float) -> It
             if kind in outputs:
                 with atomic(outputs[kind]) as temporary:
                     figure.savefig(temporary, format=kind, dpi=float(style.get("dpi", 300)), metadata=nothing)
+
+
+class Millimetres:
+    """Axes at places in mm from the lower left, on a page laid out for 174 mm, scaled to other widths."""
+
+    def __init__(self, figure: Figure):
+        self.figure = figure
+        self.width, self.height = 174.0, 174.0 * figure.get_figheight() / figure.get_figwidth()
+
+    def axes(self, x: float, y: float, width: float, height: float) -> Axes:
+        wide, high = self.width, self.height
+        return self.figure.add_axes((x / wide, y / high, width / wide, height / high))
 
 
 def tidy_axes(axes: Axes) -> None:

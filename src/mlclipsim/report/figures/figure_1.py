@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from mlclipsim.artifacts import ArtifactError, read_table
 from mlclipsim.images import decode_image
-from mlclipsim.report.style import VOTER_COLOURS, label, page, tidy_axes
+from mlclipsim.report.style import VOTER_COLOURS, Millimetres, label, page, tidy_axes
 from mlclipsim.report.tables.writer import number, write_csv
 
 __all__ = ["make"]
@@ -51,7 +50,7 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
     residual = (test["psnr_a_db"] - test["psnr_b_db"]).to_numpy()
 
     with page(spec, outputs, height_mm=_TOP_MM + _ROW_MM * len(chosen) + _BOTTOM_MM) as figure:
-        place = _Millimetres(figure)
+        place = Millimetres(figure)
         _draw_sheet(place, inputs, chosen, shares)
         _draw_legend(place, level, sorted(set(images["family"]) - set(shares["family"])))
         counts, edges = _draw_residuals(place.axes(13, 15, 76, _BOTTOM_MM - 26), residual)
@@ -100,21 +99,7 @@ def _shares(pairs: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
     return frame.sort_values(["share_held_out", "family"], ascending=[False, True]).head(COLUMNS)
 
 
-class _Millimetres:
-    """Axes at places in mm from the lower left, on a page laid out for 174 mm, scaled to other widths."""
-
-    def __init__(self, figure: Figure):
-        self.figure = figure
-        self.width, self.height = 174.0, 174.0 * figure.get_figheight() / figure.get_figwidth()
-
-    def axes(self, x: float, y: float, width: float, height: float) -> Axes:
-        wide, high = self.width, self.height
-        return self.figure.add_axes((x / wide, y / high, width / wide, height / high))
-
-
-def _draw_sheet(
-    place: _Millimetres, inputs: dict[str, Path], chosen: list[str], shares: pd.DataFrame
-) -> None:
+def _draw_sheet(place: Millimetres, inputs: dict[str, Path], chosen: list[str], shares: pd.DataFrame) -> None:
     originals = _pixels(inputs["references"], "reference_id", chosen)
     distorted = _pixels(inputs["images"], "image_id", list(shares["image_id"]))
     for row, reference in enumerate(chosen):
@@ -152,7 +137,7 @@ def _bars(axes: Axes, shares: dict[str, float]) -> None:
         axes.text(1, y, number(share, 2), transform=axes.transAxes, ha="right", va="center", fontsize="small")
 
 
-def _draw_legend(place: _Millimetres, level: float, hidden: list[str]) -> None:
+def _draw_legend(place: Millimetres, level: float, hidden: list[str]) -> None:
     axes = place.axes(1.5, place.height - 6, 170, 4)
     axes.axis("off")
     axes.set(xlim=(0, 170), ylim=(0, 4))
