@@ -9,7 +9,6 @@ import pytest
 
 from mlclipsim.artifacts import (
     ArtifactError,
-    atomic,
     read_json,
     read_table,
     sha256_of,
@@ -73,20 +72,6 @@ def test_damaged_json_says_so(tmp_path):
     (tmp_path / "x.json").write_text("{")
     with pytest.raises(ArtifactError, match="is damaged"):
         read_json(tmp_path / "x.json")
-
-
-def test_failing_writer_leaves_the_old_file_and_no_trace(tmp_path):
-    (tmp_path / "x").write_text("old")
-
-    def fail():
-        with atomic(tmp_path / "x") as temporary:
-            temporary.write_text("half")
-            raise RuntimeError("killed")
-
-    with pytest.raises(RuntimeError, match="killed"):
-        fail()
-    assert (tmp_path / "x").read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["x"]
 
 
 def test_sha256_is_the_files(tmp_path):

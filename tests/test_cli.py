@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from mlclipsim import cli, steps
@@ -128,12 +131,6 @@ def test_config_prints_what_the_layers_make(capsys):
     assert (printed["preset"], printed["seed"], printed["fit"]["bootstrap"]) == ("ci", 5, 20)
 
 
-def test_encoders_are_listed(capsys):
-    assert cli.main(["encoders"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert any(line.split()[:3] == ["scene-clip", "vit", "package"] for line in lines)
-
-
 def test_pcmp_export_takes_seed_and_folds_from_the_configuration(monkeypatch, capsys, tmp_path):
     from mlclipsim.pcmp import export
 
@@ -172,14 +169,130 @@ def test_zoo_is_passed_through(monkeypatch):
     assert seen == [["--output", "x", "--work", "y"]]
 
 
-def test_score_of_missing_image_is_one_sentence(tmp_path, capsys):
-    assert (
-        cli.main(["score", str(tmp_path / "no.png"), str(tmp_path / "no.png"), "--encoder", "scene-clip"])
-        == 1
-    )
-    error = capsys.readouterr().err
-    assert "no.png" in error
+@pytest.fixture
+def scenes(tmp_path, monkeypatch):
+    """refs/ and dists/ with images a and b in common, c and d alone; the working directory."""
+    from mlclipsim.images import write_png
+
+    rng = np.random.default_rng(0)
+    for folder, names in (("refs", "abc"), ("dists", "abd")):
+        for name in names:
+            write_png(tmp_path / folder / f"{name}.png", rng.integers(0, 256, (64, 64, 3), np.uint8))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+SCENE_CLIP = ["--encoder", "scene-clip", "--device", "cpu"]
+
+
+def test_score_of_two_images_is_a_number_and_what_made_it(scenes, capsys):
+    assert cli.main(["score", "refs/a.png", "refs/a.png", *SCENE_CLIP]) == 0
+    output, error = capsys.readouterr()
+    assert output == "1.000000\n"
     assert error.count("\n") == 1
+    for part in ("encoder scene-clip", "weights uniform", "layers 1 2 3 4 5 6 global", "size policy resize"):
+        assert part in error
+    command = ["score", "--distorted", "dists/a.png", "--reference", "refs/a.png", "--layers", "1,3-4"]
+    assert cli.main([*command, "--per-layer", "--size-policy", "native", *SCENE_CLIP]) == 0
+    output, error = capsys.readouterr()
+    first, *rest = output.splitlines()
+    layers = {name: float(value) for name, value in map(str.split, rest)}
+    assert list(layers) == ["layer_01", "layer_03", "layer_04", "global"]
+    assert float(first) == pytest.approx(np.mean(list(layers.values())), abs=2e-6)
+    assert "layers 1 3 4 global, size policy native" in error
+
+
+def test_score_of_folders_is_a_table_then_what_is_missing(scenes, capsys):
+    (scenes / "dists" / "b.png").write_text("no image")
+    command = ["score", "refs", "dists", "--output", "out/scores.jsonl", "--map", "out/maps", *SCENE_CLIP]
+    assert cli.main(command) == 1
+    output, error = capsys.readouterr()
+    assert output == ""
+    summary, *problems = error.splitlines()
+    assert summary.startswith("mlclipsim: 1 of 2 pairs: ")
+    assert "encoder scene-clip" in summary
+    assert [line.split(": ")[1:] for line in problems] == [
+        ["dists/b.png", "not an image (expected JPEG, PNG, WebP, ..., got 8 bytes of another kind)"],
+        ["refs/c.png", "unpaired, no image named c in dists"],
+        ["dists/d.png", "unpaired, no image named d in refs"],
+    ]
+    (row,) = map(json.loads, (scenes / "out" / "scores.jsonl").read_text().splitlines())
+    assert (row["name"], row["reference"], row["encoder"]) == ("a", "refs/a.png", "scene-clip")
+    assert [path.name for path in (scenes / "out" / "maps").iterdir()] == ["a.png"]
+
+
+def test_score_against_one_reference_prints_csv(scenes, capsys):
+    assert cli.main(["score", "refs/a.png", "dists", *SCENE_CLIP]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.startswith("name,reference,distorted,score,")
+    assert {"encoder", "weights", "layers", "size_policy"} < set(header.split(","))
+    assert [row.split(",")[:3] for row in rows] == [[n, "refs/a.png", f"dists/{n}.png"] for n in "abd"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["refs/a.png"], 2, "expected REFERENCE DISTORTED, in this order"),
+        (["refs/a.png", "refs/b.png", "refs/c.png"], 2, "got 3 by position and 0 by option"),
+        (["--reference", "refs/a.png", "refs/b.png"], 2, "got 1 by position and 1 by option"),
+        (["refs", "dists", "--batch-size", "0"], 2, "expected --batch-size of 1 or more"),
+        (["refs", "dists", "--output", "scores.txt"], 2, "expected --output ending in .csv or .jsonl"),
+        (["refs", "dists", "--map", "m", "--size-policy", "tile"], 2, "--map needs layers"),
+        (["refs", "dists", "--map", "m", "--weights", "global"], 2, "--map needs layers"),
+        (["refs", "dists", "--map", "dists/maps"], 2, "--map dists/maps is among the images of dists"),
+        (["refs/a.png", "dists/a.png", "--map", "dists"], 2, "among the images of dists/a.png"),
+        (["refs", "dists", "--encoder", "scene-clap"], 2, "did you mean scene-clip"),
+        (["refs", "dists", "--encoder", "ViT-B-32", "--pretrained", "openai"], 2, "use ViT-B-32-quickgelu"),
+        (["refs", "dists", "--encoder", "scene-clip", "--weights", "unifrom"], 2, "expected uniform, global"),
+        (["refs", "dists", "--encoder", "scene-clip", "--layers", "9"], 2, "layers within 1..6"),
+        (
+            ["refs", "dists", "--encoder", "scene-clip", "--pretrained", "no.pt"],
+            1,
+            "no.pt: expected a checkp",
+        ),
+        (["refs", "dists/a.png"], 1, "is a folder but"),
+        (["refs", "no"], 1, "no: expected an image file or a folder"),
+        (["refs", "dists", *SCENE_CLIP, "--output", "refs/a.png/s.csv"], 1, "s.csv: cannot be written"),
+        (["no.png", "refs/a.png", "--encoder", "scene-clip"], 1, "no.png: expected an image file"),
+    ],
+)
+def test_score_refuses_in_one_sentence(arguments, code, message, scenes, capsys):
+    before = sorted(scenes.rglob("*"))
+    assert cli.main(["score", *arguments]) == code
+    output, error = capsys.readouterr()
+    assert output == ""
+    assert message in error
+    assert error.count("\n") == 1
+    assert sorted(scenes.rglob("*")) == before
+
+
+@pytest.mark.parametrize("text", ["", "x", "3-1", "1,,2", "-2"])
+def test_layers_are_numbers_and_ranges(text, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["score", "a.png", "b.png", f"--layers={text}"])
+    assert caught.value.code == 2
+    assert f"expected numbers and ranges like 1,3,5-8, got {text!r}" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = [sys.executable, "-m", "mlclipsim", "metrics"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
+def test_missing_packages_are_named(monkeypatch, capsys):
+    from mlclipsim import listing
+
+    def needs_piq():
+        raise ModuleNotFoundError("No module named 'piq.functional'", name="piq.functional")
+
+    monkeypatch.setattr(listing, "metrics", needs_piq)
+    assert cli.main(["metrics"]) == 1
+    assert capsys.readouterr().err == (
+        "mlclipsim: this needs piq, which is not here; pip install 'mlclipsim[suite]'\n"
+    )
 
 
 @pytest.fixture

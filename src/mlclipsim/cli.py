@@ -15,16 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mlclipsim import spec as specs
 from mlclipsim import steps
+from mlclipsim.usage import UsageError
 
 __all__ = ["main"]
 
 Paths = dict[str, Path | list[Path]]
-
-
-class UsageError(ValueError):
-    """The command line is wrong."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,15 +36,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _guarded(debug: bool, call: Any, arguments: Any) -> int:
     try:
-        return int(call(arguments) or 0)
+        code = int(call(arguments) or 0)
+        sys.stdout.flush()  # while its errors are still ours to tell
+        return code
     except KeyboardInterrupt:
         print("mlclipsim: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read standard output has seen enough; nor may the exit write to it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except Exception as error:
         if debug:
             raise
-        wrong = isinstance(error, UsageError | specs.ConfigError)
-        text = str(error) if isinstance(error, specs.ConfigError) else " ".join(str(error).split())
+        if isinstance(error, ModuleNotFoundError):
+            package = (error.name or "").partition(".")[0]
+            error = RuntimeError(f"this needs {package}, which is not here; pip install 'mlclipsim[suite]'")
+        wrong = isinstance(error, UsageError)
+        text = str(error) if wrong else " ".join(str(error).split())  # a configuration's problems are a list
         print(f"mlclipsim: {text or type(error).__name__}", file=sys.stderr)
         if not wrong and not isinstance(error, ValueError | TypeError | RuntimeError | OSError):
             print(f"mlclipsim: this is a {type(error).__name__}; --debug shows where", file=sys.stderr)
@@ -62,11 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    command = commands.add_parser("score", help="similarity of an image to its reference, at most 1")
-    command.add_argument("reference", type=Path, help="the original image")
-    command.add_argument("distorted", type=Path, help="the image to judge")
-    command.add_argument("--encoder", help="catalog name or open_clip model (default: that of the metric)")
-    command.set_defaults(call=_score)
+    _add_score(commands.add_parser("score", help="similarity of images to their references, at most 1"))
 
     command = commands.add_parser(
         "distort", help="distort an image by a strength, or to a PSNR as the data set does"
@@ -81,8 +81,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=0, help="of the families that draw something")
     command.set_defaults(call=_distort)
 
-    command = commands.add_parser("encoders", help="list the encoders of the catalog, and what each needs")
+    command = commands.add_parser("encoders", help="list the encoders, and which can be used at once")
+    command.add_argument("--all", action="store_true", help="also all that open_clip can download")
     command.set_defaults(call=_encoders)
+
+    command = commands.add_parser("metrics", help="list the metrics of others that the benchmarks run")
+    command.set_defaults(call=_metrics)
 
     command = commands.add_parser("check-data", help="say what of a data set is missing or damaged")
     command.add_argument("name", help="of the catalog, config/catalog/datasets.yaml")
@@ -112,6 +116,65 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("pcmp", help="PCMP as a data set: export, check, look at, extend")
     _add_pcmp(command.add_subparsers(required=True, metavar="action"))
     return parser
+
+
+def _add_score(command: argparse.ArgumentParser) -> None:
+    command.usage = (
+        "mlclipsim score [options] REFERENCE DISTORTED\n"
+        "       mlclipsim score [options] --reference PATH --distorted PATH"
+    )
+    command.description = (
+        "Two images; two folders, whose images pair by name (path below the folder without extension); "
+        "or one reference and a folder. Two images give a number, folders a table in the order of names. "
+        "What cannot be scored is listed at the end on standard error, and the exit code is then 1."
+    )
+    command.add_argument("paths", type=Path, nargs="*", metavar="PATH", help="the reference comes first")
+    command.add_argument("--reference", type=Path, metavar="PATH", help="the original image, or a folder")
+    command.add_argument("--distorted", type=Path, metavar="PATH", help="the image to judge, or a folder")
+
+    metric = command.add_argument_group("metric")
+    metric.add_argument("--encoder", help="see `mlclipsim encoders` (default: ViT-B-32-quickgelu)")
+    metric.add_argument("--pretrained", metavar="TAG|FILE", help="open_clip's tag, or a checkpoint file")
+    metric.add_argument(
+        "--weights",
+        metavar="uniform|global|NAME|FILE",
+        help="of the layers: equal (default), the embedding alone, fitted ones that ship, or a weights.json",
+    )
+    metric.add_argument("--layers", type=_numbers, metavar="1,3,5-8", help="only these, from 1")
+    metric.add_argument(
+        "--size-policy",
+        choices=("resize", "tile", "native"),
+        default="resize",
+        help="of images that are not of the encoder's size (default: resize, then the central square)",
+    )
+
+    output = command.add_argument_group("output")
+    output.add_argument("--output", type=Path, metavar="FILE", help="scores.csv or scores.jsonl")
+    output.add_argument("--format", choices=("csv", "jsonl"), help="a table; default: by --output, or csv")
+    output.add_argument("--per-layer", action="store_true", help="also each layer's similarity")
+    output.add_argument("--map", type=Path, metavar="FOLDER", help="heat maps of where images differ, as PNG")
+
+    running = command.add_argument_group("running")
+    running.add_argument(
+        "--batch-size", type=int, default=8, metavar="N", help="images at a time (default 8)"
+    )
+    running.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    command.set_defaults(call=_score)
+
+
+def _numbers(text: str) -> list[int]:
+    """``1,3,5-8`` as a list."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        try:
+            span = range(int(first), int(last or first) + 1)
+        except ValueError:
+            span = range(0)
+        if not span:
+            raise argparse.ArgumentTypeError(f"expected numbers and ranges like 1,3,5-8, got {text!r}")
+        numbers.extend(span)
+    return numbers
 
 
 def _configurable(command: argparse.ArgumentParser) -> None:
@@ -212,6 +275,8 @@ def _zoo(argv: list[str]) -> int:
 def _config(arguments: argparse.Namespace) -> None:
     import yaml
 
+    from mlclipsim import spec as specs
+
     plan = specs.load(_overrides(arguments), planning=True)
     print(yaml.safe_dump(plan.config, sort_keys=False, allow_unicode=True), end="")
     for warning in plan.missing:
@@ -221,6 +286,8 @@ def _config(arguments: argparse.Namespace) -> None:
 def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     """What ``--configfile`` and ``--config`` say."""
     import yaml
+
+    from mlclipsim import spec as specs
 
     overrides: dict[str, Any] = {}
     for path in arguments.configfile:
@@ -234,6 +301,7 @@ def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _pcmp_export(arguments: argparse.Namespace) -> None:
+    from mlclipsim import spec as specs
     from mlclipsim.pcmp.export import STEPS, export
 
     plan = specs.load(_overrides(arguments), planning=True)
@@ -298,10 +366,16 @@ def _pcmp_add_votes(arguments: argparse.Namespace) -> None:
     print(f"{arguments.output}: {made.name} {made.version}, {made.history[-1]['change']}")
 
 
-def _encoders(_: argparse.Namespace) -> None:
-    for name, entry in specs.read_yaml(specs.project_root() / "config" / "catalog" / "encoders.yaml").items():
-        detail = entry.get("pretrained") or entry.get("checkpoint") or ""
-        print(f"{name:28s} {entry['family']:12s} {entry['source']:10s} {entry['model']} {detail}".rstrip())
+def _encoders(arguments: argparse.Namespace) -> None:
+    from mlclipsim import listing
+
+    print(listing.encoders(everything=arguments.all))
+
+
+def _metrics(_: argparse.Namespace) -> None:
+    from mlclipsim import listing
+
+    print(listing.metrics())
 
 
 def _check_data(arguments: argparse.Namespace) -> int:
@@ -352,14 +426,84 @@ def _distort(arguments: argparse.Namespace) -> None:
     )
 
 
-def _score(arguments: argparse.Namespace) -> None:
-    from mlclipsim import images, metric
+def _score(arguments: argparse.Namespace) -> int:
+    from mlclipsim import pairing
 
-    reference, distorted = (
-        images.to_tensor(images.read_image(p)) for p in (arguments.reference, arguments.distorted)
+    reference, distorted = _reference_and_distorted(arguments)
+    form = _format(arguments)
+    if arguments.batch_size < 1:
+        raise UsageError(f"expected --batch-size of 1 or more, got {arguments.batch_size}; 8 is usual")
+    _check_map(arguments, (reference, distorted))
+    pairs, problems = pairing.pair_files(reference, distorted)
+
+    from mlclipsim import scoring  # and with it torch, which takes seconds: only for files that are there
+
+    try:
+        metric = scoring.load_metric(
+            arguments.encoder,
+            arguments.pretrained,
+            weights=arguments.weights,
+            layers=arguments.layers,
+            size_policy=arguments.size_policy,
+            device=arguments.device,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    used = scoring.identity(metric, arguments.weights)
+    failed = scoring.score_files(
+        metric,
+        pairs,
+        used,
+        output=arguments.output,
+        form=form or ("csv" if distorted.is_dir() else "text"),
+        per_layer=arguments.per_layer,
+        batch_size=arguments.batch_size,
+        maps=arguments.map,
     )
-    value = metric.MLCLIPSim(arguments.encoder) if arguments.encoder else metric.MLCLIPSim()
-    print(f"{float(value.score(reference=reference[None], distorted=distorted[None])):.6f}")
+    if len(failed) < len(pairs):
+        number = f"{len(pairs) - len(failed)} of {len(pairs)} pairs: " if distorted.is_dir() else ""
+        words = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in used.items())
+        print(f"mlclipsim: {number}{words}", file=sys.stderr)
+    for problem in failed + problems:
+        print(f"mlclipsim: {problem}", file=sys.stderr)
+    return 1 if failed or problems else 0
+
+
+def _reference_and_distorted(arguments: argparse.Namespace) -> tuple[Path, Path]:
+    """Both by their options, or both by position, never mixed: which is which is never guessed."""
+    named = [path for path in (arguments.reference, arguments.distorted) if path is not None]
+    given = named or arguments.paths
+    if len(given) != 2 or (named and arguments.paths):
+        raise UsageError(
+            "expected REFERENCE DISTORTED, in this order, or --reference PATH --distorted PATH, got "
+            f"{len(arguments.paths)} by position and {len(named)} by option"
+        )
+    return given[0], given[1]
+
+
+def _format(arguments: argparse.Namespace) -> str | None:
+    """``csv`` or ``jsonl``, if the command line says so."""
+    suffix = arguments.output.suffix.lower() if arguments.output else ""
+    form: str | None = arguments.format or {".csv": "csv", ".jsonl": "jsonl"}.get(suffix)
+    if arguments.output and form is None:
+        raise UsageError(
+            f"expected --output ending in .csv or .jsonl, got {arguments.output}; or say --format"
+        )
+    return form
+
+
+def _check_map(arguments: argparse.Namespace, sources: tuple[Path, Path]) -> None:
+    """Refuse maps that cannot be drawn, or whose folder is one that images are read from."""
+    if arguments.map is None:
+        return
+    if arguments.size_policy == "tile" or arguments.weights == "global":
+        raise UsageError("--map needs layers and --size-policy resize or native; leave out tile and global")
+    folder = arguments.map.resolve()
+    for source in sources:
+        if source.resolve() in (folder, *folder.parents) or (
+            source.is_file() and source.resolve().parent == folder
+        ):
+            raise UsageError(f"--map {arguments.map} is among the images of {source}; choose another folder")
 
 
 if __name__ == "__main__":

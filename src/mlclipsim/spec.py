@@ -28,6 +28,7 @@ import jsonschema
 import yaml
 
 from mlclipsim.places import locate
+from mlclipsim.usage import UsageError
 
 __all__ = [
     "ConfigError",
@@ -62,7 +63,7 @@ PARENTS: dict[str, tuple[str, ...]] = {
 SEEDLESS = frozenset({"human_images", "human_baselines", "human_predictions", "human_similarities"})
 
 
-class ConfigError(ValueError):
+class ConfigError(UsageError):
     """The config cannot be run; the message lists every problem."""
 
     def __init__(self, problems: Iterable[str]) -> None:
@@ -104,10 +105,10 @@ def export_environment(plan: Plan) -> None:
     )
     os.environ.setdefault("TQDM_MININTERVAL", "10")  # jobs' progress goes into logs: a line now and then
     # glibc hands each large tensor back to the system, whose pages then come back one fault at a time: a
-    # third of a small network's forward pass. So it keeps them.
-    for threshold in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
-        os.environ.setdefault(threshold, str(2**33))
-    os.environ.setdefault("MALLOC_TOP_PAD_", str(2**28))
+    # third of a small network's forward pass. So it keeps those up to 32 MiB; with larger ones its heap would
+    # fragment and grow.
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**25))
+    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**30))
 
 
 def load(
@@ -269,6 +270,7 @@ class Plan:
             "baselines": ("metrics", "roles", "batch_size"),
             "clip_scores": ("encoder",),
             "preference": ("benchmark", "folds", "metrics"),
+            "table_8": (*document, "benchmark", "folds", "votes"),
             "human_images": ("dataset",),
             "human_baselines": ("metrics", "roles", "batch_size"),
             "human_predictions": ("voters", "batch_size"),

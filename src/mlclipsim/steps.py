@@ -50,8 +50,10 @@ STEPS = {
     "table_1": Step("report.tables.table_1:make", lists=frozenset({"drops"}), report=True),
     "table_2": Step("report.tables.table_2:make", report=True),
     "table_3": Step("report.tables.table_3:make", report=True),
+    "table_8": Step("report.tables.table_8:make", report=True),
     "table_9": Step("report.tables.table_9:make", report=True),
     "figure_1": Step("report.figures.figure_1:make", report=True),
+    "figure_2": Step("report.figures.figure_2:make", lists=frozenset({"scores"}), report=True),
     "figure_3": Step("report.figures.figure_3:make", lists=frozenset({"weights"}), report=True),
     "figure_7": Step("report.figures.figure_7:make", report=True),
 }

@@ -1,4 +1,4 @@
-"""Soft labels by hand, abstention, dropped pairs, folds; inference once per image and network."""
+"""Abstention, dropped pairs, folds; inference once per image and network."""
 
 from __future__ import annotations
 
@@ -34,26 +34,6 @@ VOTERS = pd.DataFrame(
     ],
     columns=["voter", "task", "family"],
 ).assign(clean_accuracy=0.9, n_clean=10, temperature=1.0, sha256="")
-
-
-def test_soft_label_by_hand():
-    families, tasks = VOTERS.set_index("voter")["family"], VOTERS.set_index("voter")["task"]
-    votes = pd.DataFrame(
-        {
-            "a1": [1, 1, np.nan, np.nan],
-            "a2": [0, 1, np.nan, np.nan],
-            "b1": [1, 0.5, 1, np.nan],
-            "c1": [0, np.nan, np.nan, np.nan],
-        },
-        index=["p", "q", "r", "s"],
-    )
-    result = vote.soft_labels(votes, families, tasks)
-    # p: classification = mean(alpha = mean(1, 0), beta = 1) = .75; detection = 0; label = .375
-    # q: classification = mean(1, .5); the detector abstains, so its task does not count
-    # r: beta alone; s: nobody
-    np.testing.assert_array_equal(result["label"], [0.375, 0.75, 1.0, np.nan])
-    assert result["n_votes"].tolist() == [4, 3, 1, 0]
-    assert result["n_families"].tolist() == [3, 2, 1, 0]
 
 
 @pytest.fixture

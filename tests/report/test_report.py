@@ -15,8 +15,8 @@ import pytest
 from mlclipsim.artifacts import read_json, read_table, write_json, write_table
 from mlclipsim.benchmarks import consensus
 from mlclipsim.report import claims, style
-from mlclipsim.report.figures import figure_1, figure_3
-from mlclipsim.report.tables import table_1, table_2, table_9, writer
+from mlclipsim.report.figures import figure_1, figure_2, figure_3
+from mlclipsim.report.tables import table_1, table_2, table_8, table_9, writer
 
 SPEC = {
     "preset": "embedded",
@@ -36,31 +36,42 @@ def inputs(invented_pcmp, invented_weights, invented_preference):
 
 
 @pytest.fixture(scope="module")
-def made(inputs, tmp_path_factory):
+def spec_8(invented_pcmp):
+    rule = {"min_families": 2, "min_votes": 3}
+    study = {"seed": 1, "folds": invented_pcmp.folds, "votes": rule, "benchmark": {"resamples": 200}}
+    return SPEC | study
+
+
+@pytest.fixture(scope="module")
+def made(inputs, spec_8, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     table_1.make(SPEC, inputs, _outputs(folder, "table_1", TABLE))
     table_2.make(SPEC, inputs, _outputs(folder, "table_2", TABLE))
+    table_8.make(spec_8, inputs, _outputs(folder, "table_8", TABLE))
     table_9.make(SPEC, inputs, _outputs(folder, "table_9", TABLE))
     figure_1.make(SPEC, inputs, _outputs(folder, "figure_1", FIGURE))
+    figure_2.make(SPEC, inputs, _outputs(folder, "figure_2", FIGURE))
     figure_3.make(SPEC, inputs, _outputs(folder, "figure_3", FIGURE))
     claims.write(SPEC, inputs, _outputs(folder, "claims", ("json", "md")))
     return folder
 
 
-def test_figures_and_tables_repeat_to_the_byte(made, inputs, tmp_path):
+def test_figures_and_tables_repeat_to_the_byte(made, inputs, spec_8, tmp_path):
     figure_1.make(SPEC, inputs, _outputs(tmp_path, "figure_1", FIGURE))
+    figure_2.make(SPEC, inputs, _outputs(tmp_path, "figure_2", FIGURE))
     figure_3.make(SPEC, inputs, _outputs(tmp_path, "figure_3", FIGURE))
     table_1.make(SPEC, inputs, _outputs(tmp_path, "table_1", TABLE))
     table_2.make(SPEC, inputs, _outputs(tmp_path, "table_2", TABLE))
+    table_8.make(spec_8, inputs, _outputs(tmp_path, "table_8", TABLE))
     table_9.make(SPEC, inputs, _outputs(tmp_path, "table_9", TABLE))
     again = sorted(tmp_path.iterdir())
-    assert len(again) == 17
+    assert len(again) == 24
     for path in again:
         assert path.read_bytes() == (made / path.name).read_bytes(), path.name
 
 
 def test_no_date_and_no_version_in_the_figures(made):
-    for name in ("figure_1", "figure_3"):
+    for name in ("figure_1", "figure_2", "figure_3"):
         for kind in ("pdf", "svg", "png"):
             text = (made / f"{name}.{kind}").read_bytes()
             assert b"CreationDate" not in text
@@ -69,8 +80,8 @@ def test_no_date_and_no_version_in_the_figures(made):
 
 
 def test_report_imports_no_torch():
-    modules = ["claims", "figures.figure_1", "figures.figure_3", "tables.table_1", "tables.table_2"]
-    modules.append("tables.table_9")
+    modules = ["claims", *(f"figures.figure_{number}" for number in (1, 2, 3))]
+    modules += [f"tables.table_{number}" for number in (1, 2, 8, 9)]
     code = "import sys; " + "; ".join(f"import mlclipsim.report.{name}" for name in modules)
     command = [sys.executable, "-c", f"{code}; sys.exit('torch' in sys.modules)"]
     assert subprocess.run(command, timeout=120).returncode == 0
@@ -130,6 +141,139 @@ def test_table_2_has_the_public_columns_and_reads_well(made):
     assert "& nan" not in tex
 
 
+def _table_8(spec, paths, folder, **changed):
+    """table_8's csv from inputs of which some tables were changed."""
+    for name, frame in changed.items():
+        write_table(folder / f"{name}.parquet", frame, name)
+    paths = paths | {name: folder / f"{name}.parquet" for name in changed}
+    table_8.make(spec, paths, _outputs(folder, "table_8", TABLE))
+    frame = pd.read_csv(
+        folder / "table_8.csv", keep_default_na=False, na_values={"estimate": "", "ci_low": ""}
+    )
+    keys = ["quantity", "split", "voters", "voter", "family", "reference_read"]
+    return frame.set_index(keys).sort_index()
+
+
+def test_table_8_against_ground_truth_by_hand(inputs, invented_pcmp, spec_8, tmp_path):
+    """ada misreads every second reference; the others read all of them."""
+    tables = invented_pcmp.tables
+    misread = tables.predictions["voter"].eq("ada") & tables.predictions["image_id"].str.contains(
+        r"-\d{3}[13579]\.", regex=True
+    )
+    predictions = tables.predictions.assign(reference_correct=~misread)
+    table = _table_8(spec_8, inputs, tmp_path, predictions=predictions)
+
+    right = predictions[predictions["voter"] == "ada"].set_index("image_id")["correct"].astype(float)
+    vote = tables.votes[tables.votes["voter"] == "ada"].set_index("pair_id")["vote"]
+    label = tables.labels[tables.labels["group"] == "held_out"].set_index("pair_id")["label"]
+    own, others, discordant = [], [], []
+    for pair in tables.pairs[tables.pairs["role"] == "pcmp_test"].itertuples():
+        if int(pair.reference_id[-1]) % 2 == 0:
+            continue
+        difference = right[pair.image_a] - right[pair.image_b]
+        discordant.append(abs(difference))
+        if difference:
+            own.append(0.5 + difference * (vote[pair.pair_id] - 0.5))
+            others.append(0.5 + difference * np.sign(round(label[pair.pair_id] - 0.5, 9)) / 2)
+    key = ("pcmp_test", "seen", "ada", "", "wrong")
+    assert table.at[("one_right", *key), "estimate"] == pytest.approx(np.mean(discordant), abs=1e-5)
+    assert table.at[("own_truth", *key), "estimate"] == pytest.approx(np.nanmean(own), abs=1e-5)
+    assert table.at[("others_truth", *key), "estimate"] == pytest.approx(np.nanmean(others), abs=1e-5)
+    assert table.at[("own_truth", *key), "n"] == np.isfinite(own).sum()
+    assert table.at[("own_truth", *key), "n_references"] == 18
+    assert table.at[("own_truth", "pcmp_test", "seen", "bob", "", "wrong"), "n"] == 0
+
+    # The labels without ada where she misreads: by hand, since every invented voter is a family of its own.
+    wide = tables.votes.pivot(index="pair_id", columns="voter", values="vote")
+    seen = invented_pcmp.folds[0]["seen"]
+    four, five = (wide[names].mean(axis=1) for names in (seen[1:], seen))
+    odd = (
+        tables.pairs.set_index("pair_id")
+        .query("role == 'pcmp_test'")["reference_id"]
+        .str[-1]
+        .isin(list("13579"))
+    )
+    four, five = (x.reindex(odd.index) for x in (four, five))
+    decided = odd & (five.round(9) != 0.5) & wide["ada"].reindex(odd.index).notna()
+    kept = 0.5 + np.sign((five - 0.5).round(9)) * np.sign((four - 0.5).round(9)) / 2
+    row = table.loc[("majority_kept_where_votes_fell_out", "pcmp_test", "seen", "", "", "")]
+    assert row["n"] == decided.sum()
+    assert row["estimate"] == pytest.approx(kept[decided].mean(), abs=1e-5)
+    again = np.where(odd, four, five)
+    row = table.loc[("correlation", "pcmp_test", "seen", "", "", "")]
+    assert row["estimate"] == pytest.approx(np.corrcoef(five, again)[0, 1], abs=1e-5)
+    assert row["ci_low"] < row["estimate"]
+    assert table.at[("majority_kept", "pcmp_test", "held_out", "", "", ""), "estimate"] == 1
+
+
+def test_table_8_of_voters_without_ground_truth(inputs, invented_pcmp, spec_8, tmp_path):
+    tables = invented_pcmp.tables
+    joe = tables.voters["voter"] == "joe"
+    voters = tables.voters.assign(task=np.where(joe, "detection", "classification"))
+    known = tables.predictions["voter"] != "joe"
+    truth = ["correct", "reference_correct"]
+    predictions = tables.predictions.copy()
+    predictions[truth] = predictions[truth].astype("boolean").where(known)
+    changed = {"voters": voters, "predictions": predictions}
+    table = _table_8(spec_8, inputs, tmp_path, **changed)
+    assert table.at[("own_truth", "pcmp_test", "held_out", "joe", "", "all"), "n"] == 0
+    assert table.at[("own_truth", "pcmp_test", "held_out", "ivy", "", "all"), "n"] > 0
+    assert table.at[("label_left", "pcmp_test", "held_out", "", "", ""), "estimate"] == 1
+    printed = (tmp_path / "table_8.md").read_text("utf-8")
+    assert "No ground truth for joe" in printed
+    assert "nan" not in printed
+
+
+def test_table_8_circles_of_five_voters_without_a_common_view(inputs, invented_pcmp, spec_8, tmp_path):
+    """Of three things that five voters rank at random none wins both its pairs with probability .0694
+    (5/72; Gehrlein and Fishburn, J. Economic Theory 13, 1976). With a common view it happens less.
+    """
+    tables, rng = invented_pcmp.tables, np.random.default_rng(3)
+    pairs = tables.pairs.set_index("pair_id")
+    votes = []
+    for voter in tables.voters["voter"]:
+        utility = pd.Series(rng.random(len(tables.images)), index=tables.images["image_id"])
+        vote = (pairs["image_a"].map(utility) > pairs["image_b"].map(utility)).astype(float)
+        votes.append(vote.rename("vote").reset_index().assign(voter=voter))
+    votes = pd.concat(votes, ignore_index=True)
+    labels = pd.concat(
+        [
+            votes[votes["voter"].isin(names)].groupby("pair_id")["vote"].mean().rename("label").reset_index()
+            .assign(fold=0, group=group, n_votes=5, n_families=5)
+            for group, names in invented_pcmp.folds[0].items()
+        ]
+    )  # fmt: skip
+    table = _table_8(spec_8, inputs, tmp_path, votes=votes, labels=labels)
+    for group in invented_pcmp.folds[0]:
+        for quantity in ("circular_triads", "circular_triads_of_random_rankings"):
+            row = table.loc[(quantity, "pcmp_train", group, "", "", "")]
+            assert row["n"] == 50 * 3 * 20
+            assert row["estimate"] == pytest.approx(0.0694, abs=0.02)
+    assert table.at[("tied_triads", "pcmp_train", "seen", "", "", ""), "estimate"] == 0
+
+
+def test_table_8_common_utility_runs_in_few_circles(made):
+    table = pd.read_csv(made / "table_8.csv").query("split == 'pcmp_test' and voters == 'all'")
+    value = table.set_index("quantity")["estimate"]
+    assert value["circular_triads"] < value["circular_triads_of_random_rankings"] / 2
+
+
+def test_table_8_recovers_planted_family_utilities(inputs, invented_pcmp, spec_8, tmp_path):
+    tables = invented_pcmp.tables
+    families = sorted(tables.images["family"].unique())
+    planted = pd.Series(np.linspace(-1.2, 1.2, len(families)), index=families)
+    pairs = tables.pairs.set_index("pair_id")
+    margin = pairs["family_a"].map(planted) - pairs["family_b"].map(planted)
+    label = 1 / (1 + np.exp(-margin))
+    labels = tables.labels.assign(label=tables.labels["pair_id"].map(label))
+    table = _table_8(spec_8, inputs, tmp_path, labels=labels)
+    found = table.loc["utility", "pcmp_train", "seen", ""].droplevel("reference_read")["estimate"]
+    np.testing.assert_allclose(found.reindex(families), planted, atol=0.01)
+    value = table.xs(("pcmp_test", "seen", "", "", ""), level=list(range(1, 6)))["estimate"]
+    for quantity in ("family_utility", "image_utility", "others_label"):
+        assert value[quantity] == pytest.approx(value["attainable"], abs=1e-6)
+
+
 def test_table_9_says_what_each_voter_did(made, inputs):
     table = pd.read_csv(made / "table_9.csv", keep_default_na=False, dtype={"with": str})
     assert list(table.columns) == ["voter", "task", "family", "quantity", "with", "value"]
@@ -181,6 +325,59 @@ def test_figure_1_shows_what_its_csv_says(made, inputs):
     # every vote won by one is lost by another: shares of a full block average one half
     np.testing.assert_allclose(images.groupby("reference_id")["share_held_out"].mean(), 0.5, atol=1e-6)
     assert table.loc[table["panel"] == "residual", "count"].sum() == 36 * 3 * 15
+
+
+def test_figure_2_is_what_its_csv_says(made, inputs, invented_pcmp):
+    table = pd.read_csv(made / "figure_2.csv")
+    cells = table[table["panel"] == "matrix"].set_index(["family", "against"])
+    mirrored = cells["estimate"].swaplevel().reindex(cells.index)
+    np.testing.assert_allclose(cells["estimate"] + mirrored, 1, atol=1e-5)
+
+    tables = invented_pcmp.tables
+    labels = tables.labels[tables.labels["group"] == "held_out"].set_index("pair_id")["label"]
+    pairs = tables.pairs[(tables.pairs["role"] == "pcmp_test") & tables.pairs["pair_id"].isin(labels.index)]
+    gmsd = tables.scores[tables.scores["metric"] == "gmsd"].set_index("image_id")["score"]
+    votes, choices = {}, {}
+    for pair in pairs.itertuples():
+        less = float(gmsd[pair.image_a] < gmsd[pair.image_b])  # the smaller GMSD wins
+        for name, other, won, chosen in (
+            (pair.family_a, pair.family_b, labels[pair.pair_id], less),
+            (pair.family_b, pair.family_a, 1 - labels[pair.pair_id], 1 - less),
+        ):
+            votes.setdefault((name, other), []).append(won)
+            choices.setdefault((name, other), []).append(chosen)
+    for key, won in votes.items():
+        assert cells.at[key, "estimate"] == pytest.approx(np.mean(won), abs=1e-5)
+        assert cells.at[key, "n_pairs"] == len(won)
+    shares = table[table["panel"] == "share"].set_index(["judge", "family"])["estimate"]
+    rows = cells["estimate"].groupby("family").mean()
+    np.testing.assert_allclose(shares["machines"].reindex(rows.index), rows, atol=1e-5)
+    of_gmsd = pd.Series({key: np.mean(value) for key, value in choices.items()}).groupby(level=0).mean()
+    np.testing.assert_allclose(shares["gmsd"].reindex(rows.index), of_gmsd, atol=1e-5)
+    assert shares["machines"].is_monotonic_decreasing
+    assert set(table.loc[table["photometric"], "family"]) == {"contrast"}
+
+
+def test_figure_2_asks_each_fit_about_the_voters_that_judge_it(inputs, invented_pcmp, tmp_path):
+    """Half of the pairs are judged in one fold, half in the other, by juries and fits of opposite taste."""
+    tables, rng = invented_pcmp.tables, np.random.default_rng(0)
+    utility = pd.Series(rng.random(len(tables.images)), index=tables.images["image_id"])
+    pairs = tables.pairs.assign(fold=np.arange(len(tables.pairs)) % 2)
+    sign = 1 - 2 * pairs["fold"]
+    won = sign * (pairs["image_a"].map(utility) - pairs["image_b"].map(utility)) > 0
+    labels = pairs[["pair_id", "fold"]].assign(
+        label=won.astype(float), group="held_out", n_votes=5, n_families=5
+    )
+    write_table(tmp_path / "labels", labels, "labels")
+    fits = {f"fold_{fold}": direction * utility for fold, direction in ((0, 1), (1, -1))}
+    columns = {"metric": "ml_clipsim", "higher_is_better": True, "class": "ours"}
+    scores = [fit.rename("score").reset_index().assign(variant=name, **columns) for name, fit in fits.items()]
+    write_table(tmp_path / "scores", pd.concat(scores), "scores")
+    paths = inputs | {"labels": tmp_path / "labels", "scores": [tmp_path / "scores", inputs["scores"]]}
+    figure_2.make(SPEC, paths, _outputs(tmp_path, "figure_2", ("csv",)))
+    table = pd.read_csv(tmp_path / "figure_2.csv").query("panel == 'share'").set_index("family")
+    ours, machines = (table.loc[table["judge"] == judge, "estimate"] for judge in ("ml_clipsim", "machines"))
+    pd.testing.assert_series_equal(ours, machines)
 
 
 def test_figure_3_takes_several_encoders_and_folds(made, inputs, tmp_path):

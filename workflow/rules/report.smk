@@ -87,6 +87,37 @@ rule table_3:
         " --output provenance={output.provenance:q} > {log:q} 2>&1"
 
 
+rule table_8:
+    input:
+        pairs=rules.pcmp_pairs.output.pairs,
+        predictions=rules.predictions.output.predictions,
+        voters=rules.predictions.output.voters,
+        votes=rules.votes.output.votes,
+        labels=rules.votes.output.labels,
+        code=steps.code("table_8"),
+    output:
+        csv=report(
+            plan.own("tables", "table_8.csv"),
+            caption="../report/table_8.rst",
+            category="Tables",
+        ),
+        md=plan.own("tables", "table_8.md"),
+        tex=plan.own("tables", "table_8.tex"),
+        provenance=plan.own("provenance", "table_8.json"),
+    log:
+        plan.own("logs", "table_8.txt"),
+    conda:
+        "../../environment.yml"
+    params:
+        spec=plan.text("table_8"),
+    shell:
+        "python -m mlclipsim step table_8 --spec {params.spec:q} --input pairs={input.pairs:q}"
+        " --input predictions={input.predictions:q} --input voters={input.voters:q}"
+        " --input votes={input.votes:q} --input labels={input.labels:q}"
+        " --output csv={output.csv:q} --output md={output.md:q} --output tex={output.tex:q}"
+        " --output provenance={output.provenance:q} > {log:q} 2>&1"
+
+
 rule table_9:
     input:
         images=rules.pcmp_images.output.images,
@@ -144,6 +175,35 @@ rule figure_1:
     shell:
         "python -m mlclipsim step figure_1 --spec {params.spec:q} --input references={input.references:q}"
         " --input images={input.images:q} --input pairs={input.pairs:q} --input labels={input.labels:q}"
+        " --output pdf={output.pdf:q} --output svg={output.svg:q} --output png={output.png:q}"
+        " --output csv={output.csv:q} --output provenance={output.provenance:q} > {log:q} 2>&1"
+
+
+rule figure_2:
+    input:
+        pairs=rules.pcmp_pairs.output.pairs,
+        labels=rules.votes.output.labels,
+        scores=[rules.baselines.output.scores, rules.clip_scores.output.scores],
+        code=steps.code("figure_2"),
+    output:
+        pdf=plan.own("figures", "figure_2.pdf"),
+        svg=plan.own("figures", "figure_2.svg"),
+        png=report(
+            plan.own("figures", "figure_2.png"),
+            caption="../report/figure_2.rst",
+            category="Figures",
+        ),
+        csv=plan.own("figures", "figure_2.csv"),
+        provenance=plan.own("provenance", "figure_2.json"),
+    log:
+        plan.own("logs", "figure_2.txt"),
+    conda:
+        "../../environment.yml"
+    params:
+        spec=plan.text("figure_2"),
+    shell:
+        "python -m mlclipsim step figure_2 --spec {params.spec:q} --input pairs={input.pairs:q}"
+        " --input labels={input.labels:q} --input scores={input.scores:q}"
         " --output pdf={output.pdf:q} --output svg={output.svg:q} --output png={output.png:q}"
         " --output csv={output.csv:q} --output provenance={output.provenance:q} > {log:q} 2>&1"
 

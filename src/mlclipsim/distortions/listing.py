@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mlclipsim import listing
 from mlclipsim.distortions import FAMILIES, Family
 
 __all__ = ["COLUMNS", "as_markdown", "as_text", "cells"]
@@ -25,11 +26,7 @@ def cells(entry: Family) -> tuple[str, ...]:
 
 def as_text() -> str:
     """One line a family, in columns as wide as they need to be."""
-    rows = [COLUMNS, *(cells(entry) for entry in FAMILIES.values())]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return listing.as_text([COLUMNS, *(cells(entry) for entry in FAMILIES.values())])
 
 
 def as_markdown() -> str:

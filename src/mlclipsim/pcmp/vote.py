@@ -24,8 +24,9 @@ from mlclipsim.images import decode_image, image_size, to_tensor
 from mlclipsim.machines import Machine, load
 from mlclipsim.pcmp.divergence import ALL_KINDS, OF_TASK, abstains, compare, fit_temperature, prefers
 from mlclipsim.pcmp.drops import Drops, drops_table
+from mlclipsim.pcmp.labels import enough_votes, soft_labels
 
-__all__ = ["cast", "predict", "soft_labels"]
+__all__ = ["cast", "predict"]
 
 _CALIBRATION_ROLES = ("zoo_val", "pcmp_train")  # the first of which there are labelled references
 _MOST_CALIBRATION = 2_000  # of them: more would not move a temperature, and all are held in memory
@@ -262,9 +263,7 @@ def cast(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
             for number, fold in enumerate(folds):
                 for group in ("seen", "held_out"):
                     found = soft_labels(votes[fold[group]], voters["family"], voters["task"])
-                    # The metric is fitted on `seen`, so those labels must not hang on one or two networks.
-                    least = settings["min_votes"] if group == "seen" else 1
-                    enough = (found["n_families"] >= settings["min_families"]) & (found["n_votes"] >= least)
+                    enough = enough_votes(found, group, settings)
                     append_labels(found[enough].reset_index().assign(fold=number, group=group))
                     drops[number, group] += _few(pairs[~enough.to_numpy()])
     if "drops" in outputs:
@@ -304,33 +303,6 @@ class _Divergences:
         self._window = self._window.iloc[first:]
         table = self._window.pivot(index="image_id", columns="voter", values="value")[self._kinds.index]
         return [table.reindex(side) for side in sides]
-
-
-def soft_labels(votes: pd.DataFrame, families: pd.Series, tasks: pd.Series) -> pd.DataFrame:
-    """Soft label: mean over tasks of the mean over architecture families of the mean over voters.
-
-    So neither a task with many networks nor a family with many members outvotes the others. A voter that
-    abstains (NaN) is left out; so is a family or task that has no other.
-
-    Args:
-        votes: (pairs, voters) in {0, 1/2, 1, NaN}.
-        families, tasks: of each voter, by its name.
-
-    Returns:
-        per pair: ``label`` in [0, 1] (NaN without any vote), ``n_votes``, ``n_families``.
-    """
-    voters = votes.columns
-    by_voter = votes.T
-    by_family = by_voter.groupby([tasks[voters].to_numpy(), families[voters].to_numpy()]).mean()
-    by_task = by_family.groupby(level=0).mean()
-    families_heard = by_voter.groupby(families[voters].to_numpy()).count() > 0
-    return pd.DataFrame(
-        {
-            "label": by_task.mean(),
-            "n_votes": votes.notna().sum(axis=1),
-            "n_families": families_heard.sum(),
-        }
-    )
 
 
 def _check_folds(folds: list[dict[str, list[str]]], voters: pd.DataFrame) -> None:

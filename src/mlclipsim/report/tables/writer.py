@@ -16,6 +16,7 @@ __all__ = ["NOTHING", "bold", "number", "write", "write_csv", "write_text"]
 
 _TEX = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"} | {"<": "$<$", ">": "$>$"})
 NOTHING = "\N{EN DASH}"  # printed where there is no value
+_WIDE = 90  # characters in a row: more do not fit a page's width in \\small
 _BOLD = "\x02"  # marks a cell to be set in bold; each format has its own way
 
 
@@ -96,11 +97,14 @@ def _latex(
             body.append(r"\midrule")
         body.append(" & ".join(cell(text) for text in row) + r" \\")
     width = printed.shape[1]
+    across = sum(
+        max(map(len, [str(name), *printed.iloc[:, column]])) for column, name in enumerate(printed.columns)
+    )
     return "\n".join(
         [
             "% needs \\usepackage{booktabs}",
             r"\begin{table*}[t]",
-            r"\centering\scriptsize\setlength{\tabcolsep}{4pt}" if width > 8 else r"\centering\small",
+            r"\centering\scriptsize\setlength{\tabcolsep}{4pt}" if across > _WIDE else r"\centering\small",
             rf"\caption{{{cell(caption)}.}}",
             rf"\label{{tab:{name}}}",
             rf"\begin{{tabular}}{{l{'r' * (width - 1)}}}",
