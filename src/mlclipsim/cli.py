@@ -379,6 +379,7 @@ def _metrics(_: argparse.Namespace) -> None:
 
 
 def _check_data(arguments: argparse.Namespace) -> int:
+    from mlclipsim import spec as specs
     from mlclipsim.datasets.check import check
 
     catalog = specs.read_yaml(specs.project_root() / "config" / "catalog" / "datasets.yaml")

@@ -28,7 +28,17 @@ from mlclipsim.benchmarks.consensus import credit, preference
 from mlclipsim.benchmarks.utility import machine_utility
 from mlclipsim.randomness import generator
 
-__all__ = ["MIN_IMAGES", "MIN_REFERENCES", "OURS", "Logistic", "correlations", "evaluate", "fit_logistic"]
+__all__ = [
+    "MIN_IMAGES",
+    "MIN_REFERENCES",
+    "OURS",
+    "Interval",
+    "Logistic",
+    "Panel",
+    "correlations",
+    "evaluate",
+    "fit_logistic",
+]
 
 OURS = "ml_clipsim"
 MIN_IMAGES = 100  # below this a logistic of five parameters fits noise: PLCC and RMSE are not reported
@@ -37,6 +47,7 @@ _COLUMNS = ("srcc", "krcc", "plcc", "rmse")
 _PER_DATASET = ("ratings", "pairs", "baselines", "similarities", "untrained", "predictions")
 _CORRELATIONS = slice(0, 3)  # of them, those in [-1, 1]
 _EVALUATIONS = 300  # of the logistic, at most
+_FLAT = 1e-3  # a curve that rises by less, in standard deviations of the ratings, says nothing
 
 
 @dataclass(frozen=True)
@@ -66,9 +77,16 @@ class Logistic:
         b1, b2, b3, b4, b5 = self.parameters
         return b1 * (expit(b2 * (score - b3)) - 0.5) + b4 * score + b5
 
+    def jacobian(self, score: np.ndarray) -> np.ndarray:
+        """Slopes in the parameters, ``(n, 5)``."""
+        b1, b2, b3, _, _ = self.parameters
+        rise = expit(b2 * (score - b3))
+        slope = b1 * rise * (1 - rise)
+        return np.stack([rise - 0.5, slope * (score - b3), -slope * b2, score, np.ones_like(score)], axis=1)
+
 
 # Wide enough for any data, narrow enough that a step or a straight line sends no parameter to infinity.
-_BOUNDS = np.array([(0, 20), (0, 50), (-5, 5), (0, 10), (-10, 10)], float).T
+_BOUNDS = np.array([(0, 20), (0, 10), (-5, 5), (0, 10), (-10, 10)], float).T
 _STARTS = ([2.0, 1.5, 0.0, 0.1, 0.0], [3.0, 4.0, 0.0, 0.1, 0.0])  # a gentle and a steep rise over the middle
 
 
@@ -98,11 +116,11 @@ def _solve(
     runs = [
         least_squares(
             lambda values: curve(values)(score) - rating,
-            np.clip(np.asarray(start)[free], low + 1e-6, high - 1e-6),
+            np.clip(np.asarray(start)[free], low, high),
+            jac=lambda values: curve(values).jacobian(score)[:, free],
             bounds=(low, high),
+            method="dogbox",  # ends on the bounds themselves, where the best rising curve is often found
             max_nfev=_EVALUATIONS,
-            ftol=1e-6,
-            xtol=1e-6,
         )
         for start in starts
     ]
@@ -129,7 +147,7 @@ def correlations(
     logistic = fit_logistic(stats.zscore(score), y, start)
     if logistic.converged:
         fitted = logistic(stats.zscore(score))
-        if np.ptp(fitted) > 1e-9:
+        if np.ptp(fitted) > _FLAT:
             values[2] = stats.pearsonr(fitted, y).statistic
         values[3] = np.sqrt(np.mean((fitted - y) ** 2)) * rating.std()
     return values, logistic
@@ -159,7 +177,7 @@ def evaluate(spec: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Pa
         if len(pairs):
             rows += _choices(name, pairs, entrants, resamples, rng)
         if len(ratings):
-            panel = _Panel(name, ratings, resamples, rng)
+            panel = Panel(name, ratings, resamples, rng)
             rows += panel.rows(entrants)
             compared += panel.against_ours(entrants)
         ran = {entrant.metric for entrant in entrants}
@@ -231,7 +249,20 @@ def _of_machines(predictions: Path, voters: Path, divergence: str) -> Entrant:
     return Entrant("machine_utility", "all voters", "control", utility)
 
 
-class _Panel:
+@dataclass(frozen=True)
+class Interval:
+    """Ends per figure; ``method`` is ``t`` (few references), ``bootstrap`` or ``none``."""
+
+    low: np.ndarray
+    high: np.ndarray
+    method: str
+    failed: np.ndarray  # resamples without a figure: left out of the bootstrap; the jackknife needs all
+
+
+_NO_INTERVAL = Interval(*np.full((2, 4), np.nan), "none", np.zeros(4, int))
+
+
+class Panel:
     """What people said of a data set's images, turned so that larger is better, and how it is resampled."""
 
     def __init__(self, name: str, ratings: pd.DataFrame, resamples: int, rng: np.random.Generator) -> None:
@@ -259,16 +290,16 @@ class _Panel:
     ) -> dict[str, Any]:
         used = np.flatnonzero(inside & np.isfinite(score))
         values, logistic = correlations(score[used], self.rating[used])
-        low, high, method = np.full(4, np.nan), np.full(4, np.nan), "none"
+        found = _NO_INTERVAL
         if interval:
 
             def again(rows: np.ndarray) -> np.ndarray:
                 return correlations(score[rows], self.rating[rows], logistic)[0]
 
-            low, high, method = self._interval(again, used, values)
+            found = self.interval(again, used, values)
         row = dict(zip(_COLUMNS, values, strict=True))
-        for column, a, b in zip(_COLUMNS, low, high, strict=True):
-            row |= {f"{column}_ci_low": a, f"{column}_ci_high": b}
+        for column, low, high in zip(_COLUMNS, found.low, found.high, strict=True):
+            row |= {f"{column}_ci_low": low, f"{column}_ci_high": high}
         return {
             "dataset": name,
             "metric": entrant.metric,
@@ -278,9 +309,9 @@ class _Panel:
             "n": len(used),
             "n_references": len(np.unique(self.references[used])),
             "n_excluded": int(inside.sum()) - len(used),
-            "interval": method,
+            "interval": found.method,
             "logistic_parameters": logistic.n_parameters if logistic and logistic.converged else 0,
-            "note": _note(len(used), logistic, values),
+            "note": _note(len(used), logistic, values, found),
         }
 
     def against_ours(self, entrants: list[Entrant]) -> Iterator[dict[str, Any]]:
@@ -295,7 +326,7 @@ class _Panel:
                 return np.array([both[0] - both[1]])
 
             estimate = difference(used)
-            low, high, method = self._interval(difference, used, estimate)
+            found = self.interval(difference, used, estimate)
             yield {
                 "dataset": self.name,
                 "metric": entrant.metric,
@@ -303,41 +334,42 @@ class _Panel:
                 "class": entrant.kind,
                 "srcc": _number(stats.spearmanr(other[used], self.rating[used]).statistic),
                 "difference": _number(estimate[0]),
-                "ci_low": _number(low[0]),
-                "ci_high": _number(high[0]),
-                "interval": method,
+                "ci_low": _number(found.low[0]),
+                "ci_high": _number(found.high[0]),
+                "interval": found.method,
                 "n": len(used),
                 "n_references": len(np.unique(self.references[used])),
             }
 
-    def _interval(
+    def interval(
         self, statistic: Callable[[np.ndarray], np.ndarray], used: np.ndarray, estimate: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, str]:
+    ) -> Interval:
         """95 % interval of a statistic of row numbers ``used``, over references.
 
         Percentile bootstrap, or with few references t around the estimate with the jackknife's standard error
         (Efron and Stein 1981), correlations on Fisher's scale so that it stays within [-1, 1].
         """
-        members = [used[self.references[used] == cluster] for cluster in np.unique(self.references[used])]
+        members = {c: used[self.references[used] == c] for c in np.unique(self.references[used])}
         n = len(members)
         if n < 2:
-            nothing = np.full(len(estimate), np.nan)
-            return nothing, nothing, "none"
+            return _NO_INTERVAL
         if self.draws is not None and n >= MIN_REFERENCES:
-            by_cluster = {int(self.references[rows[0]]): rows for rows in members}
             drawn = np.array(
                 [
-                    statistic(np.concatenate([np.tile(rows, times[c]) for c, rows in by_cluster.items()]))
+                    statistic(np.concatenate([np.tile(rows, times[c]) for c, rows in members.items()]))
                     for times in self.draws
                 ]
             )
-            low, high = np.nanquantile(drawn, [0.025, 0.975], axis=0)
-            return low, high, "bootstrap"
-        without = np.array([statistic(np.concatenate(members[:c] + members[c + 1 :])) for c in range(n)])
-        centre, leaves = _fisher(estimate), _fisher(without)
-        error = np.sqrt((n - 1) / n * ((leaves - centre) ** 2).sum(axis=0))
+            kept = [column[np.isfinite(column)] for column in drawn.T]
+            ends = [np.quantile(column, [0.025, 0.975]) if len(column) else [np.nan] * 2 for column in kept]
+            failed = len(drawn) - np.array([len(column) for column in kept])
+            return Interval(*np.array(ends).T, "bootstrap", failed)
+        without = np.array([statistic(used[self.references[used] != c]) for c in members])
+        centre = _fisher(estimate)
+        error = np.sqrt((n - 1) / n * ((_fisher(without) - centre) ** 2).sum(axis=0))
         margin = stats.t.ppf(0.975, n - 1) * error
-        return _fisher(centre - margin, back=True), _fisher(centre + margin, back=True), "t"
+        low, high = (_fisher(centre + side * margin, back=True) for side in (-1, 1))
+        return Interval(low, high, "t", np.isnan(without).sum(axis=0))
 
 
 def _fisher(values: np.ndarray, *, back: bool = False) -> np.ndarray:
@@ -350,7 +382,7 @@ def _fisher(values: np.ndarray, *, back: bool = False) -> np.ndarray:
     return result
 
 
-def _note(n: int, logistic: Logistic | None, values: np.ndarray) -> str:
+def _note(n: int, logistic: Logistic | None, values: np.ndarray, interval: Interval = _NO_INTERVAL) -> str:
     if math.isnan(values[0]):
         return "no two different scores"
     if n < MIN_IMAGES:
@@ -359,6 +391,8 @@ def _note(n: int, logistic: Logistic | None, values: np.ndarray) -> str:
         return "the logistic did not converge"
     if math.isnan(values[2]):
         return "no logistic that rises fits"
+    if failed := int(interval.failed[2]):
+        return f"no logistic in {failed} resamples"
     return ""
 
 
