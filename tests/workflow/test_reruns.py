@@ -9,7 +9,19 @@ import pytest
 pytestmark = pytest.mark.workflow
 
 SETTING = ("--config", "require_files=false")
-MAIN_ONLY = {"clip_scores", "preference", "table_1", "table_2", "figure_2", "figure_3", "claims", "fit"}
+MAIN_ONLY = {
+    "human_iqa",
+    "table_3",
+    "figure_7",
+    "clip_scores",
+    "preference",
+    "table_1",
+    "table_2",
+    "figure_2",
+    "figure_3",
+    "claims",
+    "fit",
+}
 
 
 @pytest.fixture

@@ -122,8 +122,8 @@ def _known_temperatures(path: Path, voters: list[str]) -> dict[str, float]:
 def _of_one_size(frames: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
     """The same rows; images of other sizes come apart, since a batch is one tensor."""
     for frame in frames:
-        sizes = [image_size(data) for data in frame["image"]]
-        for _, part in frame.groupby(sizes, sort=False):
+        sizes = np.array([image_size(data) for data in frame["image"]])
+        for _, part in frame.groupby(np.unique(sizes, axis=0, return_inverse=True)[1].reshape(-1)):
             yield part
 
 

@@ -94,8 +94,9 @@ def _types(ran: pd.DataFrame, dataset: str) -> list[str]:
 
 
 def _by_type(ran: pd.DataFrame, row: dict[str, Any], types: list[str]) -> dict[str, str]:
-    own = ran[(ran["metric"] == row["metric"]) & (ran["variant"] == row["variant"])].set_index("dataset")
-    return {label(name.split("/")[1]): number(own.at[name, "srcc"]) for name in types}
+    own = ran[(ran["metric"] == row["metric"]) & (ran["variant"] == row["variant"])]
+    srcc = own.set_index("dataset")["srcc"]
+    return {label(name.split("/")[1]): number(srcc.get(name)) for name in types}
 
 
 def _notes(whole: pd.DataFrame) -> list[str]:
