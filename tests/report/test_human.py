@@ -89,7 +89,7 @@ def test_table_3_has_the_public_columns_and_keeps_signs(tmp_path):
     assert "made, PSNR: 2 without a score are left out." in printed
     assert "made, FSIM: the logistic did not converge." in printed
     assert "made, LPIPS: not run: needs AlexNet weights." in printed
-    assert "live: not run: needs a form, and a place in human.datasets." in printed
+    assert "Not run: live; docs/human_iqa.md says how to get them." in printed
     assert "**.660**" in printed  # of the set with choices, by 2AFC
     assert "nan" not in printed.replace("nance", "")
     assert "nan" not in made["tex"].read_text("utf-8")

@@ -52,7 +52,7 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
         for row, (sign, title) in enumerate(
             ((-1, "people rate higher than machines"), (1, "machines rate higher than people"))
         ):
-            _images(place, _HEIGHT_MM - 42 * row, frame[np.sign(frame["gap"]) == sign], title, inputs)
+            _images(place, _HEIGHT_MM - 40 * row, frame[np.sign(frame["gap"]) == sign], title, inputs)
     write_csv(outputs["csv"], frame.assign(dataset=name)[_COLUMNS])
 
 
@@ -89,18 +89,21 @@ def _scatter(axes: Axes, frame: pd.DataFrame, name: str, rises: bool) -> None:
         )
     for row in frame[frame["mark"] != ""].itertuples():
         axes.scatter(row.rating, row.utility, s=22, facecolors="none", edgecolors="black", linewidths=0.7)
-        axes.annotate(row.mark, (row.rating, row.utility), xytext=(3, 2.5), textcoords="offset points")
+        axes.annotate(row.mark, (row.rating, row.utility), xytext=(4, -6), textcoords="offset points")
     if not rises:
         axes.invert_xaxis()
     axes.set_xlabel(f"rating by people{'' if rises else ' (DMOS, better to the right)'}")
     axes.set_ylabel("machine utility (mean rank)")
-    axes.set_ylim(-0.02, 1.02)
+    axes.set_ylim(-0.02, 1.27 if told_apart else 1.02)  # room for the legend
+    axes.set_yticks(np.linspace(0, 1, 6))
     overall = stats.spearmanr(frame["quality"], frame["utility"]).statistic
     axes.set_title(f"{name}: SRCC {number(overall, 2)}, n = {len(frame):,}", loc="left", color="0.35")
     tidy_axes(axes)
     if told_apart:
-        axes.legend(loc="upper left", handletextpad=0.1, borderaxespad=0.2, title="type (SRCC within)")
-        axes.get_legend().get_title().set_fontsize("x-small")
+        axes.legend(
+            loc="upper left", ncols=2, handletextpad=0.1, borderaxespad=0.2, title="type (SRCC within it)",
+            title_fontsize="x-small", alignment="left",
+        )  # fmt: skip
 
 
 def _images(
