@@ -1,4 +1,4 @@
-"""A small invented PCMP on disk, by the declared schemas, for everything that only reads tables."""
+"""What many tests share: a small invented PCMP on disk, by the declared schemas, and tiny towers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,9 @@ import pytest
 
 from mlclipsim.artifacts import write_table
 from mlclipsim.images import encode_image
+
+if TYPE_CHECKING:  # torch is imported where it is needed
+    from mlclipsim.encoders import Encoder
 
 NOISE_AND_BLUR = ["gaussian_noise", "shot_noise", "gaussian_blur", "motion_blur"]
 FAMILIES = [*NOISE_AND_BLUR, "ringing", "jpeg", "jpeg2000", "contrast"]
@@ -158,6 +162,32 @@ def _votes(rng: np.random.Generator, pairs: pd.DataFrame, margin: pd.Series) -> 
         "labels": pd.concat(labels, ignore_index=True),
         "voters": voters.assign(sha256="0" * 64, **constant),
     }
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., Encoder]:
+    """Makes random towers, the same ones every time: ``tiny("vit")`` or ``tiny("resnet")``."""
+    import torch
+
+    from mlclipsim.encoders import Encoder, build_clip
+
+    text = {"context_length": 8, "vocab_size": 32, "width": 16, "heads": 2, "layers": 1}
+    vision = {
+        "vit": {"layers": 3, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 64},
+        "resnet": {"layers": [1, 1, 1, 1], "width": 8, "head_width": 16, "image_size": 64},
+    }
+
+    def make(family: str) -> Encoder:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = build_clip({"embed_dim": 16, "vision_cfg": vision[family], "text_cfg": text})
+        # ModifiedResNet starts its last norms at zero: blocks do nothing.
+        for parameter in model.visual.parameters():
+            if not parameter.any():
+                torch.nn.init.constant_(parameter, 0.5)
+        return Encoder(model.visual, name=f"tiny-{family}")
+
+    return make
 
 
 @pytest.fixture(scope="session")

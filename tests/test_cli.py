@@ -237,7 +237,6 @@ def test_score_against_one_reference_prints_csv(scenes, capsys):
         (["--reference", "refs/a.png", "refs/b.png"], 2, "got 1 by position and 1 by option"),
         (["refs", "dists", "--batch-size", "0"], 2, "expected --batch-size of 1 or more"),
         (["refs", "dists", "--output", "scores.txt"], 2, "expected --output ending in .csv or .jsonl"),
-        (["refs", "dists", "--map", "m", "--size-policy", "tile"], 2, "--map needs layers"),
         (["refs", "dists", "--map", "m", "--weights", "global"], 2, "--map needs layers"),
         (["refs", "dists", "--map", "dists/maps"], 2, "--map dists/maps is among the images of dists"),
         (["refs/a.png", "dists/a.png", "--map", "dists"], 2, "among the images of dists/a.png"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import nn
 
 from mlclipsim import encoders
 from mlclipsim.encoders import Encoder, WeightsError, build_clip, load_encoder
+from mlclipsim.metric import MLCLIPSim
 
 TEXT = {"context_length": 8, "vocab_size": 32, "width": 16, "heads": 2, "layers": 1}
 VIT: dict[str, Any] = {
@@ -96,6 +98,74 @@ def test_tokens_and_embedding(
     with_embedding, again = encoder(images(), layers=[1])
     torch.testing.assert_close(again, embedding)
     torch.testing.assert_close(with_embedding[0], tokens[0])
+
+
+def timm_tower(trunk: str, pool: str, size: int, proj: str = "linear", **trunk_kwargs: Any) -> dict[str, Any]:
+    vision = {"timm_model_name": trunk, "timm_pool": pool, "timm_proj": proj, "image_size": size}
+    return {"model_cfg": VIT | {"vision_cfg": vision}, "trunk_kwargs": trunk_kwargs}
+
+
+# As the real ones are built: with a table of positions for one size.
+ONE_SIZE = {"dynamic_img_size": False}
+FAMILIES = {  # timm's own tiny test networks; EVA has none, so the smallest that there is
+    "ViT with average pooling (CLIPA)": VIT
+    | {"vision_cfg": VIT["vision_cfg"] | {"pool_type": "avg", "no_ln_pre": True}},
+    "ViT with an attentional pooler (CoCa)": VIT
+    | {"vision_cfg": VIT["vision_cfg"] | {"attentional_pool": True, "output_tokens": True}},
+    "ConvNeXt": timm_tower("test_convnext", "avg", 160),
+    "EfficientNet": timm_tower("test_efficientnet", "avg", 160),
+    "ResNet of timm": timm_tower("test_resnet", "avg", 160),
+    "ViT of timm": timm_tower("test_vit", "token", 160, **ONE_SIZE),
+    "ViT of timm with registers": timm_tower("test_vit2", "avg", 160, **ONE_SIZE),
+    "ViT of timm that takes any size": timm_tower("test_vit", "token", 160),
+    "ViT of timm with an attention pool (SigLIP)": timm_tower("test_vit3", "map", 160, "none", **ONE_SIZE),
+    "EVA": timm_tower("eva02_tiny_patch14_224", "avg", 224),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families(family: str) -> None:
+    """Tokens on a grid, prefix tokens left out, the tower's own embedding, an early stop, other sizes."""
+    encoder = tower(FAMILIES[family])
+    side = encoder.image_size
+    batch = images(side, side)
+    tokens, embedding = encoder(batch)
+    assert len(tokens) == encoder.n_layers
+    for token in tokens:
+        grid = round(token.shape[1] ** 0.5)
+        assert grid**2 == token.shape[1]
+        assert side % grid == 0
+    plain = encoder.visual((batch - encoder.mean) / encoder.std)
+    torch.testing.assert_close(embedding, plain[0] if isinstance(plain, tuple) else plain)
+    early, nothing = encoder(batch, layers=[1, 2], embed=False)
+    assert nothing is None
+    torch.testing.assert_close(early, tokens[:2])
+    none, alone = encoder(batch, layers=[])
+    assert none == []
+    torch.testing.assert_close(alone, embedding)
+    metric = MLCLIPSim(encoder, size_policy="native")
+    other = images(side - encoder.stride, side + 2 * encoder.stride)
+    if family == "EVA":
+        with pytest.raises(ValueError, match="this timm transformer takes one size only"):
+            metric.score(reference=other, distorted=other)
+    else:
+        assert torch.equal(metric.score(reference=other, distorted=other), torch.ones(2))
+        assert metric.map(reference=other, distorted=1 - other, resize=False).shape[0] == 2
+
+
+def test_positions_of_timm_are_interpolated_as_timm_does() -> None:
+    """Against timm's own set_input_size on a copy."""
+    for name, pool, proj in (
+        ("test_vit", "token", "linear"),
+        ("test_vit2", "avg", "linear"),
+        ("test_vit3", "map", "none"),
+    ):
+        config = timm_tower(name, pool, 160, proj, **ONE_SIZE)
+        encoder, copied = tower(config), tower(config)
+        copied.visual.trunk.set_input_size((128, 192))
+        other = images(128, 192)
+        expected = copied.visual((other - encoder.mean) / encoder.std)
+        torch.testing.assert_close(encoder(other)[1], expected)
 
 
 def test_vit_tokens_leave_the_class_token_out() -> None:
@@ -255,6 +325,63 @@ def test_local_checkpoints(package: Path, tmp_path: Path) -> None:
             load_encoder("bare", checkpoint=path)
 
 
+def openai_archive(path: Path, network: nn.Module) -> Path:
+    """A TorchScript archive as OpenAI's: half-precision weights, three numbers among them, and code."""
+
+    class Archive(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            for name, child in network.named_children():
+                setattr(self, name, child)
+            for name, parameter in network.named_parameters(recurse=False):
+                setattr(self, name, parameter)
+            for name, value in (("input_resolution", 64), ("context_length", 8), ("vocab_size", 32)):
+                self.register_buffer(name, torch.tensor(value))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images * self.logit_scale
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated
+        torch.jit.trace(Archive().half(), torch.zeros(1)).save(path)
+    return path
+
+
+def test_openai_archives(package: Path, tmp_path: Path) -> None:
+    (package / "models" / "openai.json").write_text(json.dumps(VIT | {"quick_gelu": True}))
+    made = model(VIT | {"quick_gelu": True}, seed=3)
+    path = openai_archive(tmp_path / "ViT.pt", made)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    encoder = load_encoder("openai", checkpoint=path, sha256=sha256)
+    assert encoder.visual.conv1.weight.dtype == torch.float32
+    assert torch.equal(encoder.visual.conv1.weight, made.get_submodule("visual").conv1.weight.float())
+    assert encoder.pretrained == f"sha256:{sha256[:12]}"
+    with pytest.raises(WeightsError, match="a TorchScript archive, which holds code; pass the sha256"):
+        load_encoder("openai", checkpoint=path)
+    with pytest.raises(ValueError, match="were trained with QuickGELU; use tiny-quickgelu"):
+        load_encoder("tiny", checkpoint=path, sha256=sha256)
+    other = openai_archive(tmp_path / "other.pt", model(RESNET | {"quick_gelu": True}))
+    sha256 = hashlib.sha256(other.read_bytes()).hexdigest()
+    with pytest.raises(WeightsError, match="not a complete checkpoint of openai"):
+        load_encoder("openai", checkpoint=other, sha256=sha256)
+
+
+def test_every_load_says_which_weights(package: Path, tmp_path: Path) -> None:
+    manifest = json.loads((package / "weights" / "manifest.json").read_text())
+    assert load_encoder("tiny").pretrained == f"sha256:{manifest['tiny']['sha256'][:12]}"
+    assert load_encoder("tiny", seed=4).pretrained == "untrained:4"
+    save_file(model(VIT, seed=3).state_dict(), tmp_path / "own.safetensors")
+    own = load_encoder("tiny", checkpoint=tmp_path / "own.safetensors")
+    assert own.pretrained.startswith("sha256:")
+    assert own.pretrained != load_encoder("tiny").pretrained
+
+
+def test_local_weights_of_a_model_get_its_statistics() -> None:
+    """SigLIP was trained on images in [-1, 1]; no state dict says so, but open_clip's list of tags does."""
+    assert encoders.model_config("ViT-B-16-SigLIP")["preprocess_cfg"]["mean"] == (0.5, 0.5, 0.5)
+    assert encoders.model_config("ViT-B-32")["preprocess_cfg"]["mean"] == open_clip.OPENAI_DATASET_MEAN
+
+
 def test_no_pickle_runs(package: Path, tmp_path: Path) -> None:
     ran = tmp_path / "ran"
 
@@ -293,7 +420,7 @@ def test_weights_not_there_say_how_to_get_them(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("went to the network"))
-    with pytest.raises(WeightsError, match=r"create_model\('ViT-B-32-quickgelu', 'openai'\).*'scene-clip'"):
+    with pytest.raises(WeightsError, match=r"'ViT-B-32-quickgelu', 'openai', download=True\).*'scene-clip'"):
         load_encoder()
 
 
@@ -307,6 +434,48 @@ def test_cached_weights_of_open_clip(tmp_path: Path, monkeypatch: pytest.MonkeyP
     folder.mkdir(parents=True)
     torch.save(model(VIT, seed=5).state_dict(), folder / "tiny-1.pt")
     encoder = load_encoder("tiny", "one")
-    assert encoder.name == "tiny/one"
+    assert (encoder.name, encoder.pretrained) == ("tiny/one", "one")
     assert encoder.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
     assert torch.equal(encoder.visual.conv1.weight, model(VIT, seed=5).get_submodule("visual").conv1.weight)
+
+
+def test_download_only_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(open_clip, "get_model_config", lambda name: {"tiny": VIT}.get(name))
+    tag = {"url": "https://example.org/tiny-1.pt"}
+    monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda *_: tag)
+    with pytest.raises(WeightsError, match="nothing is fetched while computing"):
+        load_encoder("tiny", "one")
+
+    def unreachable(_known: dict[str, Any]) -> str:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(open_clip, "download_pretrained", unreachable)
+    with pytest.raises(WeightsError, match=r"could not be fetched \(no route to host\).*'scene-clip'"):
+        load_encoder("tiny", "one", download=True)
+
+    def fetched(_known: dict[str, Any]) -> str:
+        torch.save(model(VIT, seed=5).state_dict(), tmp_path / "tiny-1.pt")
+        return str(tmp_path / "tiny-1.pt")
+
+    monkeypatch.setattr(open_clip, "download_pretrained", fetched)
+    assert load_encoder("tiny", "one", download=True).pretrained == "one"
+
+
+def test_cached_files_of_openai_are_those_of_openai(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenAI's addresses hold the sha256 of the file."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = VIT | {"quick_gelu": True}
+    monkeypatch.setattr(open_clip, "get_model_config", lambda name: {"tiny": config}.get(name))
+    folder = tmp_path / ".cache" / "clip"
+    folder.mkdir(parents=True)
+    path = openai_archive(folder / "tiny.pt", model(config, seed=3))
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    for digest in (sha256, "0" * 64):
+        tag = {"url": f"https://example.org/clip/{digest}/tiny.pt", "quick_gelu": True}
+        monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda *_, tag=tag: tag)
+        if digest == sha256:
+            assert load_encoder("tiny", "openai").name == "tiny/openai"
+        else:
+            with pytest.raises(WeightsError, match="expected sha256 0000"):
+                load_encoder("tiny", "openai")

@@ -28,22 +28,6 @@ def test_colours_outside_the_scale():
     assert (rgb[1, 1] == heatmap.UNSEEN).all()
 
 
-def test_a_map_of_the_images_size_is_taken_as_it_is():
-    similarity = torch.rand(20, 30)
-    assert (heatmap.fit(similarity, 20, 30) == similarity.numpy()).all()
-
-
-def test_a_square_grid_covers_the_central_square():
-    similarity = torch.tensor([[0.0, 0.0], [0.0, 1.0]])
-    fitted = heatmap.fit(similarity, 40, 60)
-    seen = ~np.isnan(fitted)
-    assert seen[:, 10:50].all()
-    assert not seen[:, :10].any()
-    assert not seen[:, 50:].any()
-    assert fitted[39, 49] == 1  # the corner that is alike
-    assert fitted[0, 10] == fitted[39, 10] == 0
-
-
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (64, 48), (300, 200), (100, 700)])
 def test_picture_holds_the_image_the_map_and_a_legible_legend(tmp_path, height, width):
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
@@ -64,4 +48,4 @@ def test_picture_holds_the_image_the_map_and_a_legible_legend(tmp_path, height, 
 def test_unwritable_place_is_one_sentence(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ImageError, match="cannot be written"):
-        heatmap.write(tmp_path / "file" / "a.png", np.zeros((16, 16, 3), np.uint8), torch.ones(4, 4), 1.0)
+        heatmap.write(tmp_path / "file" / "a.png", np.zeros((16, 16, 3), np.uint8), torch.ones(16, 16), 1.0)

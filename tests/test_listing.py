@@ -55,7 +55,7 @@ def test_all_encoders_are_those_that_load(outside):
 
 def test_cached_encoders_are_marked_and_come_first(outside, monkeypatch, tmp_path):
     laion = open_clip.get_pretrained_cfg("ViT-L-14", "laion2b_s32b_b82k")
-    monkeypatch.setattr(encoders, "_cached", lambda known: tmp_path if known == laion else None)
+    monkeypatch.setattr(encoders, "cached", lambda known: tmp_path if known == laion else None)
     table = rows(listing.encoders())
     assert table[0] == {
         "encoder": "ViT-L-14",

@@ -2,47 +2,36 @@
 
 from __future__ import annotations
 
-import json
+import copy
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
 
-from mlclipsim.encoders import Encoder, build_clip
-from mlclipsim.images import to_tensor
+from mlclipsim.encoders import Encoder
+from mlclipsim.images import read_image, resize, to_tensor
 from mlclipsim.metric import MLCLIPSim, cosine, layer_name, ml_clip_sim
 
-TEXT = {"context_length": 8, "vocab_size": 32, "width": 16, "heads": 2, "layers": 1}
-VIT = {"layers": 3, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 64}
-RESNET = {"layers": [1, 1, 1, 1], "width": 8, "head_width": 16, "image_size": 64}
+Tiny = Callable[[str], Encoder]
 LAYERS = {"vit": 3, "resnet": 5}
 
 
-def tiny(family: str) -> Encoder:
-    """A random tower small enough for tests, the same one every time."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = build_clip(
-            {"embed_dim": 16, "vision_cfg": {"vit": VIT, "resnet": RESNET}[family], "text_cfg": TEXT}
-        )
-    for (
-        parameter
-    ) in model.visual.parameters():  # ModifiedResNet starts its last norms at zero: blocks do nothing
-        if not parameter.any():
-            torch.nn.init.constant_(parameter, 0.5)
-    return Encoder(model.visual, name=f"tiny-{family}")
-
-
 @pytest.fixture(scope="module", params=["vit", "resnet"])
-def encoder(request: pytest.FixtureRequest) -> Encoder:
+def encoder(request: pytest.FixtureRequest, tiny: Tiny) -> Encoder:
     return tiny(request.param)
 
 
 @pytest.fixture(scope="module")
-def vit() -> Encoder:
+def vit(tiny: Tiny) -> Encoder:
     return tiny("vit")
 
 
@@ -243,7 +232,7 @@ def test_layer_choice(encoder: Encoder, pair: tuple[torch.Tensor, torch.Tensor])
 
 
 @pytest.mark.parametrize(("use_global", "expected"), [(True, 3), (False, 2)])
-def test_blocks_above_the_last_layer_are_not_computed(use_global: bool, expected: int) -> None:
+def test_blocks_above_the_last_layer_are_not_computed(tiny: Tiny, use_global: bool, expected: int) -> None:
     for family in ("vit", "resnet"):
         encoder = tiny(family)
         visual = encoder.visual
@@ -311,7 +300,7 @@ def test_map(encoder: Encoder, pair: tuple[torch.Tensor, torch.Tensor]) -> None:
     x = pair[0][:1]
     y = x.clone()
     y[..., :32, :32] = 1 - y[..., :32, :32]
-    where = metric.map(reference=x, distorted=y)
+    where = metric.map(reference=x, distorted=y, resize=False)
     side = {"vit": 8, "resnet": 16}[encoder.family]
     assert where.shape == (1, side, side)
     assert where[0, : side // 2, : side // 2].mean() < where[0, side // 2 :, side // 2 :].mean()
@@ -322,51 +311,275 @@ def test_map(encoder: Encoder, pair: tuple[torch.Tensor, torch.Tensor]) -> None:
         MLCLIPSim(encoder, weights="global").map(reference=x, distorted=y)
 
 
-def write_weights(path, encoder="tiny-vit", policy="resize", folds=((0.1, 0.2, 0.3, 0.4),)):
-    names = ["layer_01", "layer_02", "layer_03", "global"]
-    entries = [{"fold": i, "weights": list(w)} for i, w in enumerate(folds)]
-    path.write_text(
-        json.dumps({"encoder": encoder, "size_policy": policy, "layers": names, "folds": entries})
-    )
-    return path
-
-
-def test_weights_of_the_fit(tmp_path, vit: Encoder) -> None:
-    path = write_weights(tmp_path / "weights.json")
-    assert list(MLCLIPSim(vit, weights=path).weights.values()) == pytest.approx([0.1, 0.2, 0.3, 0.4])
-    subset = MLCLIPSim(vit, weights=path, layers=[1, 2], use_global=False)
-    assert subset.weights == pytest.approx({"layer_01": 1 / 3, "layer_02": 2 / 3})
-    two = write_weights(tmp_path / "two.json", folds=((0.1, 0.2, 0.3, 0.4), (0.3, 0.2, 0.1, 0.4)))
-    assert list(MLCLIPSim(vit, weights=two).weights.values()) == pytest.approx([0.2, 0.2, 0.2, 0.4])
-    assert list(MLCLIPSim(vit, weights=two, fold=1).weights.values()) == pytest.approx([0.3, 0.2, 0.1, 0.4])
-    boundary = write_weights(tmp_path / "boundary.json", folds=((1.0, 0.0, 0.0, 0.0),))
-    assert list(MLCLIPSim(vit, weights=boundary).weights.values()) == pytest.approx([1, 0, 0, 0], abs=1e-9)
-
-
-def test_wrong_weights(tmp_path, vit: Encoder) -> None:
-    with pytest.raises(ValueError, match="fitted for encoder scene-clip, but this metric has tiny-vit"):
-        MLCLIPSim(vit, weights=write_weights(tmp_path / "a.json", encoder="scene-clip"))
-    with pytest.raises(ValueError, match="fitted for size_policy 'native'"):
-        MLCLIPSim(vit, weights=write_weights(tmp_path / "b.json", policy="native"))
-    with pytest.raises(ValueError, match=r"fitted for .* but tiny-resnet has"):
-        MLCLIPSim(tiny("resnet"), weights=write_weights(tmp_path / "c.json", encoder="tiny-resnet"))
-    with pytest.raises(ValueError, match="has no fold 7"):
-        MLCLIPSim(vit, weights=write_weights(tmp_path / "d.json"), fold=7)
-    with pytest.raises(ValueError, match="expected uniform, global"):
-        MLCLIPSim(vit, weights="unifrom")
-    (tmp_path / "e.json").write_text("{")
-    with pytest.raises(ValueError, match="not a weights file"):
-        MLCLIPSim(vit, weights=tmp_path / "e.json")
-    with pytest.raises(ValueError, match=r"\['layer_02', 'layer_03', 'global'\] missing"):
-        MLCLIPSim(vit, weights={"layer_01": 1.0})
-    with pytest.raises(ValueError, match="numbers >= 0"):
-        MLCLIPSim(vit, weights={"layer_01": 1.0, "layer_02": -1, "layer_03": 1, "global": 1})
-
-
 def test_import_is_light() -> None:
     """A user who wants the metric alone pays for torch and open_clip, not for the workflow."""
     heavy = ["pandas", "pyarrow", "snakemake", "matplotlib", "compressai", "sklearn", "skimage", "piq"]
+    heavy += ["torchmetrics", "pyiqa"]
     code = f"import sys, mlclipsim.metric; print([m for m in {heavy!r} if m in sys.modules])"
     lazy = "import mlclipsim, sys; assert 'torch' not in sys.modules; mlclipsim.__version__; "
     result = subprocess.run([sys.executable, "-c", lazy + code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+@pytest.fixture(scope="module")
+def scene_clip() -> MLCLIPSim:
+    return MLCLIPSim("scene-clip", weights="uniform")
+
+
+def test_works_at_once_without_network(
+    monkeypatch: pytest.MonkeyPatch, pair: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("went to the network"))
+    metric = MLCLIPSim(encoder="scene-clip")
+    scores = metric.score(reference=pair[0], distorted=pair[1])
+    assert 1 > scores[0] > scores[1] > scores[2]
+
+
+def test_names_what_it_is_made_of(scene_clip: MLCLIPSim) -> None:
+    """Enough to tell any two metrics apart, in plain strings that can stand beside a score."""
+    assert scene_clip.identity == {
+        "metric": "ml_clip_sim",
+        "encoder": "scene-clip",
+        "pretrained": scene_clip.encoder.pretrained,
+        "weights": "uniform",
+        "layers": "1 2 3 4 5 6 global",
+        "size_policy": "resize",
+    }
+    assert scene_clip.encoder.pretrained.startswith("sha256:")
+    for value in scene_clip.identity.values():
+        assert repr(value) in repr(scene_clip)
+    others = [
+        MLCLIPSim(scene_clip.encoder, weights="global"),
+        MLCLIPSim(scene_clip.encoder, layers=[1], use_global=False),
+        MLCLIPSim(scene_clip.encoder, size_policy="native"),
+        MLCLIPSim("scene-clip-untrained"),
+    ]
+    assert len({tuple(metric.identity.values()) for metric in [scene_clip, *others]}) == 5
+
+
+def test_state_dict_holds_the_weights_alone(encoder: Encoder) -> None:
+    names = [*(layer_name(i + 1) for i in range(encoder.n_layers)), "global"]
+    metric = MLCLIPSim(encoder, weights={name: i + 1.0 for i, name in enumerate(names)})
+    other = copy.deepcopy(MLCLIPSim(encoder))
+    assert list(metric.state_dict()) == ["theta"]
+    assert not other.load_state_dict(metric.state_dict()).missing_keys
+    assert other.weights == metric.weights
+    tower = next(other.encoder.parameters())
+    assert torch.equal(tower, next(encoder.parameters()))
+    # also inside a larger model, and with the encoder's weights if somebody saved them
+    model = nn.ModuleDict({"codec": nn.Conv2d(3, 3, 1), "quality": metric})
+    assert set(model.state_dict()) == {"codec.weight", "codec.bias", "quality.theta"}
+    twin = copy.deepcopy(model)
+    twin.load_state_dict(model.state_dict())
+    whole = metric.state_dict() | metric.encoder.state_dict(prefix="encoder.")
+    other.load_state_dict({key: value * 2 for key, value in whole.items()})
+    assert torch.equal(next(other.encoder.parameters()), 2 * next(encoder.parameters()))
+    with pytest.raises(RuntimeError, match=r"Missing key.*theta"):
+        other.load_state_dict({})
+    with pytest.raises(RuntimeError, match="Unexpected key"):
+        other.load_state_dict(metric.state_dict() | {"theta_2": metric.theta})
+
+
+def test_against_a_fixed_reference(encoder: Encoder, pair: tuple[torch.Tensor, torch.Tensor]) -> None:
+    x, y = pair
+    for metric in (MLCLIPSim(encoder), MLCLIPSim(encoder, layers=[1], use_global=False)):
+        against = metric.against(x)
+        torch.testing.assert_close(against(y), metric.score(reference=x, distorted=y), atol=1e-6, rtol=0)
+    decoder = nn.Conv2d(3, 3, 1)
+    model = nn.Sequential(decoder, nn.Sigmoid(), against)
+    (1 - model(y)).mean().backward()
+    assert decoder.weight.grad is not None
+    assert decoder.weight.grad.abs().sum() > 0
+    assert set(model.state_dict()) == {"0.weight", "0.bias", "2.metric.theta"}
+    moved = copy.deepcopy(against).double()
+    torch.testing.assert_close(moved(y), against(y).double(), atol=1e-5, rtol=0)
+
+
+def test_moves_to_other_dtypes(tiny: Tiny, pair: tuple[torch.Tensor, torch.Tensor]) -> None:
+    metric = MLCLIPSim(tiny("vit"))
+    expected = metric.score(reference=pair[0], distorted=pair[1])
+    for dtype, tolerance in ((torch.float64, 1e-5), (torch.bfloat16, 5e-3)):
+        score = metric.to(dtype).score(reference=pair[0], distorted=pair[1])
+        torch.testing.assert_close(score.float(), expected, atol=tolerance, rtol=0)
+
+
+@pytest.mark.slow
+def test_compiled(scene_clip: MLCLIPSim, pair: tuple[torch.Tensor, torch.Tensor]) -> None:
+    """In one graph, with the gradient; the eager backend traces as the others do and needs no compiler."""
+    x, y = pair[0], pair[1].clone().requires_grad_()
+    compiled = torch.compile(scene_clip, backend="eager", fullgraph=True)
+    score = compiled(reference=x, distorted=y)
+    torch.testing.assert_close(score.detach(), scene_clip.score(reference=x, distorted=pair[1]))
+    score.sum().backward()
+    assert y.grad is not None
+    assert torch.isfinite(y.grad).all()
+
+
+def test_inside_distributed_data_parallel(
+    tmp_path: Path, vit: Encoder, pair: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    """As part of a model, whose frozen encoder DDP must leave alone; one process stands for many."""
+
+    class Trained(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.codec, self.metric = nn.Conv2d(3, 3, 1), MLCLIPSim(vit)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.metric.loss(reference=images, distorted=self.codec(images).sigmoid())
+
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1
+    )
+    try:
+        model = nn.parallel.DistributedDataParallel(Trained())
+        model(pair[0]).backward()
+        assert model.module.codec.weight.grad.abs().sum() > 0
+        assert not any(p.requires_grad for p in model.module.metric.parameters())
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_keeps_the_score(
+    scene_clip: MLCLIPSim, encoder: Encoder, dtype: torch.dtype, pair: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    for metric in (scene_clip, MLCLIPSim(encoder)):
+        expected = metric.score(reference=pair[0], distorted=pair[1])
+        with torch.autocast("cpu", dtype=dtype):
+            score = metric.score(reference=pair[0], distorted=pair[1])
+            same = metric.score(reference=pair[0], distorted=pair[0])
+        torch.testing.assert_close(score, expected, atol=2e-3, rtol=0)
+        assert torch.equal(same, torch.ones(3))
+        halves = metric.score(reference=pair[0].to(dtype), distorted=pair[1].to(dtype))
+        torch.testing.assert_close(halves, expected, atol=2e-3, rtol=0)
+
+
+def test_gradcheck(tiny: Tiny) -> None:
+    """Analytic against numerical gradients in float64, through the resize too."""
+    metric = MLCLIPSim(tiny("vit")).double()
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.rand(2, 1, 3, 16, 18, generator=generator, dtype=torch.float64) * 0.8 + 0.1
+
+    def loss(y: torch.Tensor) -> torch.Tensor:
+        return metric.loss(reference=x, distorted=y)
+
+    assert torch.autograd.gradcheck(loss, y.requires_grad_(), fast_mode=True, atol=1e-6)
+
+
+def test_descent_from_noise(scene_clip: MLCLIPSim, pair: tuple[torch.Tensor, torch.Tensor]) -> None:
+    """Fifty steps of Adam on the pixels of a noise image raise the score: the loss is one to train with."""
+    reference = pair[0][:1]
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    optimiser = torch.optim.Adam([images], lr=0.05)
+    encoded = scene_clip.encode(reference)
+    scores = []
+    for _ in range(50):
+        optimiser.zero_grad()
+        loss = scene_clip.loss(reference=encoded, distorted=images.clamp(0, 1))
+        loss.backward()
+        optimiser.step()
+        scores.append(1 - loss.item())
+    assert scores[-1] > scores[0] + 0.2
+    assert np.mean(np.diff(scores[:40:4]) > 0) > 0.8
+
+
+LAYOUTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "contiguous": lambda x: x,
+    "channels last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "a part of a larger one": lambda x: nn.functional.pad(x, (3, 2, 1, 4))[..., 1:-4, 3:-2],
+    "turned": lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),
+    "every other": lambda x: x.repeat_interleave(2, dim=-1)[..., ::2],
+}
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    n=st.integers(1, 3),
+    height=st.integers(16, 90),
+    width=st.integers(16, 90),
+    dtype=st.sampled_from([torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64]),
+    low=st.sampled_from([0.0, 0.5, 1.0]),
+    spread=st.sampled_from([0.0, 1e-3, 0.5]),
+    layout=st.sampled_from(sorted(LAYOUTS)),
+    policy=st.sampled_from(["resize", "native"]),
+    seed=st.integers(0, 99),
+)
+def test_any_images(
+    encoder: Encoder,
+    n: int,
+    height: int,
+    width: int,
+    dtype: torch.dtype,
+    low: float,
+    spread: float,
+    layout: str,
+    policy: str,
+    seed: int,
+) -> None:
+    """Whatever images come, a score is finite, at most 1, symmetric, 1 at identity, and blind to layout."""
+    height, width = max(height, encoder.stride), max(width, encoder.stride)
+    generator = torch.Generator().manual_seed(seed)
+    drawn = (low + spread * torch.rand(2, n, 3, height, width, generator=generator)).clamp(0, 1)
+    drawn = (drawn * 255).round().byte() if dtype == torch.uint8 else drawn.to(dtype)
+    x, y = (LAYOUTS[layout](part) for part in drawn)
+    metric = MLCLIPSim(encoder, size_policy=policy)  # type: ignore[arg-type]
+    score = metric.score(reference=x, distorted=y)
+    assert score.shape == (n,)
+    assert torch.isfinite(score).all()
+    assert (score <= 1).all()
+    assert (score >= -1).all()
+    torch.testing.assert_close(score, metric.score(reference=y, distorted=x), atol=1e-6, rtol=0)
+    assert torch.equal(metric.score(reference=x, distorted=x), torch.ones(n))
+    plain = metric.score(reference=drawn[0].contiguous(), distorted=drawn[1].contiguous())
+    torch.testing.assert_close(score, plain, atol=1e-6, rtol=0)
+
+
+ASSETS = Path(os.environ.get("MLCLIPSIM_ASSETS", "absent"))
+needs_assets = pytest.mark.skipif(not (ASSETS / "data").is_dir(), reason="MLCLIPSIM_ASSETS is not set")
+
+
+@pytest.mark.assets
+@needs_assets
+def test_tid2013_pairs(scene_clip: MLCLIPSim) -> None:
+    """The five pairs of ``metric-oracle``: the three that observers and all metrics call worst or best keep
+    their places even with an encoder that never saw a photograph. MOS: I03 0.7, I19 1.7, I08 3.3.
+    """
+    folder = ASSETS / "data" / "metric-oracle"
+
+    def image(kind: str, name: str) -> torch.Tensor:
+        return to_tensor(read_image(folder / kind / f"{name}.png"))[None]
+
+    scores = {}
+    for name in ("I03", "I04", "I06", "I08", "I19"):
+        x, y = image("ref", name), image("dist", name)
+        score = scene_clip.score(reference=x, distorted=y)
+        torch.testing.assert_close(score, scene_clip.score(reference=y, distorted=x), atol=1e-6, rtol=0)
+        assert scene_clip.score(reference=x, distorted=x).item() == 1
+        scores[name] = score.item()
+    assert max(scores.values()) < 1
+    assert scores["I03"] < scores["I08"]
+    assert scores["I19"] < scores["I08"]
+
+
+@pytest.mark.assets
+@needs_assets
+@pytest.mark.parametrize("family", ["gaussian_blur", "gaussian_noise", "jpeg"])
+def test_photographs_fall_with_strength(scene_clip: MLCLIPSim, family: str) -> None:
+    """Kodak photographs at the encoder's size. The score falls with every step of strength on average, and
+    with every other on each (one of 64-px JPEG's small steps may go the other way on one image).
+    """
+    from mlclipsim.distortions import family as by_name
+
+    distortion = by_name(family)
+    by_image = []
+    for number in (1, 5, 8, 15, 20, 23):
+        photograph = to_tensor(read_image(ASSETS / "data" / "kodak" / f"kodim{number:02d}.png"))[None]
+        reference = (resize(photograph, 64)[0] * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
+        field = distortion.draw(reference, np.random.default_rng(number))
+        images = [distortion.apply(reference, t, field) for t in (0.1, 0.3, 0.5, 0.7, 0.9)]
+        reference_tensor, distorted = to_tensor(reference)[None], to_tensor(np.stack(images))
+        by_image.append(scene_clip.score(reference=reference_tensor, distorted=distorted))
+    scores = torch.stack(by_image)  # (photographs, strengths)
+    assert (scores.mean(0).diff() < 0).all()
+    assert (scores[:, ::2].diff(dim=1) < 0).all()

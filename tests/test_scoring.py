@@ -130,9 +130,8 @@ def test_a_size_that_the_policy_cannot_take_is_such_a_problem(folders):
 @pytest.mark.parametrize("per_layer", [False, True])
 def test_files_parse_and_name_what_was_used(metric, folders, tmp_path, form, per_layer):
     pairs, _ = pair_files(*folders)
-    used = scoring.identity(metric, "uniform")
     path = tmp_path / "out" / f"scores.{form}"
-    assert scoring.score_files(metric, pairs, used, output=path, form=form, per_layer=per_layer) == []
+    assert scoring.score_files(metric, pairs, output=path, form=form, per_layer=per_layer) == []
     text = path.read_text(encoding="utf-8")
     rows = (
         list(csv.DictReader(text.splitlines())) if form == "csv" else list(map(json.loads, text.splitlines()))
@@ -141,30 +140,20 @@ def test_files_parse_and_name_what_was_used(metric, folders, tmp_path, form, per
     for row, pair in zip(rows, pairs, strict=True):
         assert float(row["score"]) == pytest.approx(expected(metric, pair), abs=2e-6)
         assert row["distorted"] == pair.distorted.as_posix()
-        assert used.items() <= row.items()
+        assert metric.identity.items() <= row.items()
         assert [name for name in row if name in metric.names] == metric.names * per_layer
         if per_layer:
             values = [float(row[name]) for name in metric.names]
             assert float(row["score"]) == pytest.approx(np.mean(values), abs=2e-6)  # uniform weights
 
 
-def test_identity_says_what_was_used():
-    assert scoring.identity(MLCLIPSim("scene-clip")) == {
-        "encoder": "scene-clip",
-        "weights": "uniform",
-        "layers": "1 2 3 4 5 6 global",
-        "size_policy": "resize",
-    }
-    some = MLCLIPSim("scene-clip", layers=[5, 2], size_policy="native")
-    assert scoring.identity(some, "uniform")["layers"] == "2 5 global"
-    assert scoring.identity(MLCLIPSim("scene-clip", weights="global"), "global")["layers"] == "global"
-
-
 def test_nothing_scored_leaves_a_table_of_no_rows(metric, tmp_path):
     pair = Pair("a", tmp_path / "a.png", tmp_path / "b.png")
-    (problem,) = scoring.score_files(metric, [pair], {"encoder": "x"}, output=tmp_path / "s.csv")
+    (problem,) = scoring.score_files(metric, [pair], output=tmp_path / "s.csv")
     assert "a.png: expected an image file, found none" in problem
-    assert (tmp_path / "s.csv").read_text() == "name,reference,distorted,score,encoder\n"
+    assert (tmp_path / "s.csv").read_text() == ",".join(
+        ["name,reference,distorted,score", *metric.identity]
+    ) + "\n"
 
 
 def test_an_interrupted_run_leaves_the_old_table_and_whole_maps(metric, folders, tmp_path, monkeypatch):
@@ -181,7 +170,7 @@ def test_an_interrupted_run_leaves_the_old_table_and_whole_maps(metric, folders,
 
     monkeypatch.setattr(metric, "per_layer", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        scoring.score_files(metric, pair_files(*folders)[0], {}, output=path, batch_size=1, maps=maps)
+        scoring.score_files(metric, pair_files(*folders)[0], output=path, batch_size=1, maps=maps)
     assert [file.name for file in path.parent.iterdir()] == ["scores.csv"]
     assert path.read_text() == "old"
     drawn = list(maps.iterdir())

@@ -1,8 +1,11 @@
 """ML-CLIPSim: multi-layer CLIP similarity for machine-oriented image quality.
 
+>>> import torch
 >>> from mlclipsim import MLCLIPSim
 >>> metric = MLCLIPSim(encoder="scene-clip")
->>> metric.score(reference=x, distorted=y)  # (N,), larger is closer
+>>> x = torch.ones(2, 3, 64, 64)
+>>> metric.score(reference=x, distorted=x)  # (N,), larger is closer
+tensor([1., 1.])
 """
 
 from __future__ import annotations

@@ -450,11 +450,9 @@ def _score(arguments: argparse.Namespace) -> int:
         )
     except ValueError as error:
         raise UsageError(str(error)) from None
-    used = scoring.identity(metric, arguments.weights)
     failed = scoring.score_files(
         metric,
         pairs,
-        used,
         output=arguments.output,
         form=form or ("csv" if distorted.is_dir() else "text"),
         per_layer=arguments.per_layer,
@@ -463,7 +461,7 @@ def _score(arguments: argparse.Namespace) -> int:
     )
     if len(failed) < len(pairs):
         number = f"{len(pairs) - len(failed)} of {len(pairs)} pairs: " if distorted.is_dir() else ""
-        words = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in used.items())
+        words = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in metric.identity.items())
         print(f"mlclipsim: {number}{words}", file=sys.stderr)
     for problem in failed + problems:
         print(f"mlclipsim: {problem}", file=sys.stderr)
@@ -497,8 +495,8 @@ def _check_map(arguments: argparse.Namespace, sources: tuple[Path, Path]) -> Non
     """Refuse maps that cannot be drawn, or whose folder is one that images are read from."""
     if arguments.map is None:
         return
-    if arguments.size_policy == "tile" or arguments.weights == "global":
-        raise UsageError("--map needs layers and --size-policy resize or native; leave out tile and global")
+    if arguments.weights == "global":
+        raise UsageError("--map needs layers, but --weights global has none; name other weights")
     folder = arguments.map.resolve()
     for source in sources:
         if source.resolve() in (folder, *folder.parents) or (

@@ -6,12 +6,13 @@
 All towers are open_clip's, read through its ``forward_intermediates``. The quirks of open_clip 3.3 that this
 file keeps to itself:
 
-- Convolutional towers (ModifiedResNet, timm) give maps (NCHW) only and refuse ``output_extra_tokens``;
-  transformers can give maps too, without class token. So we ask for maps and read them as ``H * W`` tokens.
+- Convolutional towers (ModifiedResNet, timm) give maps (NCHW) only and refuse ``output_extra_tokens``; timm's
+  transformers are read so, too. open_clip's own transformer gives tokens (NLC), which spares two copies of
+  each. Prefix tokens (class, registers) are left out of both.
 - ``CLIP.forward_intermediates`` normalises the embedding, the image tower's does not. We call the tower.
-- ``ModifiedResNet`` reads ``stop_early`` the wrong way round, and pools a truncated map when asked for a few
-  layers and the embedding. So the embedding comes with all layers, and an early stop without embedding.
-- Position embeddings fit one image size; for another we interpolate them as open_clip does when it loads.
+- ``ModifiedResNet`` reads ``stop_early`` the wrong way round, and so pools a truncated map where it is False.
+- Position embeddings fit one image size; for another we interpolate them as open_clip does when it loads, in
+  its own towers and in timm's plain ViT. Other timm transformers (EVA, Swin, ...) keep to their size.
 - Weights of another activation (QuickGELU) load without an error and only warn. Here that is an error.
 - The timm adapter drops arguments such as ``pad_type``, which no state dict records. We build such trunks.
 """
@@ -20,7 +21,6 @@ from __future__ import annotations
 
 import copy
 import difflib
-import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -39,7 +39,9 @@ from open_clip.transformer import VisionTransformer
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-__all__ = ["Encoder", "WeightsError", "build_clip", "load_encoder", "model_config"]
+from mlclipsim.checkpoints import WeightsError, digest, load_strict
+
+__all__ = ["Encoder", "WeightsError", "build_clip", "cached", "load_encoder", "model_config"]
 
 PACKAGED = (
     Path(__file__).parent / "world"
@@ -52,10 +54,6 @@ UNTRAINED = "-untrained"  # suffix of a name: the same network with random weigh
 DEFAULT_MODEL, DEFAULT_PRETRAINED = "ViT-B-32-quickgelu", "openai"
 
 
-class WeightsError(RuntimeError):
-    """Weights that are missing, damaged, or not those of the named network."""
-
-
 class Encoder(nn.Module):
     """A frozen CLIP image tower.
 
@@ -66,6 +64,8 @@ class Encoder(nn.Module):
         layers: the blocks that :meth:`forward` returns, numbered from 1 in the order of computation.
         image_size: side in pixels that the network was trained at.
         stride: pixels per token of the coarsest layer; other image sizes must be multiples of it.
+        pretrained: which weights: open_clip's tag, ``sha256:`` and the first 12 digits of the file's, or
+            ``untrained:`` and the seed.
         mean, std: three floats each, applied inside.
         n_parameters: of the image tower.
     """
@@ -78,13 +78,14 @@ class Encoder(nn.Module):
         visual: nn.Module,
         *,
         name: str,
+        pretrained: str = "unnamed",
         mean: Sequence[float] = open_clip.OPENAI_DATASET_MEAN,
         std: Sequence[float] = open_clip.OPENAI_DATASET_STD,
         layers: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.visual = visual.eval().requires_grad_(False)
-        self.name = name
+        self.name, self.pretrained = name, pretrained
         self.family, self.n_layers, self.stride = _describe(visual)
         height, width = _pair(visual.image_size)  # type: ignore[arg-type]
         if height != width:
@@ -135,19 +136,24 @@ class Encoder(nn.Module):
         wanted = self.layers if layers is None else self.check_layers(layers)
         if not wanted and not embed:
             raise ValueError(f"{self.name}: neither layers nor embedding asked for; ask for at least one")
-        arguments: dict[str, Any] = {"output_fmt": "NCHW"}
-        if not embed:
-            early = not isinstance(self.visual, ModifiedResNet)  # it means the opposite there
-            indices = [layer - 1 for layer in wanted]
-            arguments |= {"indices": indices, "stop_early": early, "intermediates_only": True}
+        own = isinstance(self.visual, VisionTransformer)
+        arguments = {
+            "indices": [layer - 1 for layer in wanted or (self.n_layers,)],
+            "intermediates_only": not embed,
+            # Of a ModifiedResNet it means the opposite.
+            "stop_early": embed == isinstance(self.visual, ModifiedResNet),
+            "output_fmt": "NLC" if own else "NCHW",
+        }
+        images = images.to(self.mean.dtype)
         normalised = (images - self.mean) / self.std
-        output = torch.func.functional_call(
-            _Intermediates(self.visual), self._positions(images), (normalised,), arguments
-        )
-        maps = output["image_intermediates"]  # [(B, D_l, h_l, w_l)]
-        if embed:
-            maps = [maps[layer - 1] for layer in wanted]
-        tokens = [m.flatten(2).transpose(1, 2) for m in maps]  # [(B, P_l, D_l)]
+        positions = self._positions(images)
+        if positions:
+            module = _Intermediates(self.visual)
+            output = torch.func.functional_call(module, positions, (normalised,), arguments)
+        else:
+            output = self.visual.forward_intermediates(normalised, **arguments)  # type: ignore[operator]
+        maps = output["image_intermediates"] if wanted else []  # [(B, P_l, D_l)] or [(B, D_l, h_l, w_l)]
+        tokens = maps if own else [m.flatten(2).transpose(1, 2) for m in maps]  # [(B, P_l, D_l)]
         return tokens, output.get("image_features")
 
     def _positions(self, images: Tensor) -> dict[str, Tensor]:
@@ -160,23 +166,31 @@ class Encoder(nn.Module):
                 f"{self.name}: expected sides that are multiples of {self.stride}, got {height}x{width}; "
                 f"resize to {self.image_size} or crop"
             )
+        prefixes = 1  # rows of the table before those of the patches
         if isinstance(self.visual, VisionTransformer):
             key, table = "visual.positional_embedding", self.visual.positional_embedding
         elif isinstance(self.visual, ModifiedResNet):
             key, table = "visual.attnpool.positional_embedding", self.visual.attnpool.positional_embedding
-        elif _is_convolutional(self.visual):
+        elif _takes_any_size(self.visual):
             return {}
+        elif _is_plain_timm(self.visual):
+            trunk = self.visual.trunk
+            # Else it refuses other sizes, not knowing that its positions are replaced.
+            trunk.patch_embed.strict_img_size = False  # type: ignore[union-attr, assignment]
+            key, table = "visual.trunk.pos_embed", trunk.pos_embed[0]  # type: ignore[union-attr, index]
+            prefixes = 0 if trunk.no_embed_class else trunk.num_prefix_tokens  # type: ignore[union-attr, assignment]
         else:
             raise ValueError(
                 f"{self.name}: expected {self.image_size}x{self.image_size}, got {height}x{width}; "
-                "this timm transformer takes one size only, use size_policy='resize'"
+                "this timm transformer takes one size only, use size_policy 'resize' or 'tile'"
             )
         side = self.image_size // self.stride
-        prefix, grid = table[:1].float(), table[1:].float()  # (1, D), (side * side, D)
+        prefix, grid = table[:prefixes].float(), table[prefixes:].float()  # (1, D), (side * side, D)
         grid = grid.view(1, side, side, -1).permute(0, 3, 1, 2)  # (1, D, side, side)
         shape = (height // self.stride, width // self.stride)
         grid = F.interpolate(grid, size=shape, mode="bicubic", antialias=True)
-        return {key: torch.cat([prefix, grid.flatten(2)[0].T]).to(table.dtype)}
+        other = torch.cat([prefix, grid.flatten(2)[0].T]).to(table.dtype)
+        return {key: other[None] if key.endswith("pos_embed") else other}  # timm's has a batch axis
 
     def __repr__(self) -> str:
         shape = f"n_layers={self.n_layers}, image_size={self.image_size}"
@@ -210,8 +224,18 @@ def _describe(visual: nn.Module) -> tuple[str, int, int]:
     )
 
 
-def _is_convolutional(visual: nn.Module) -> bool:
-    return isinstance(visual, TimmModel) and not hasattr(visual.trunk, "pos_embed")
+def _takes_any_size(visual: nn.Module) -> bool:
+    """A timm network without a grid of patches, or one that interpolates its positions itself."""
+    if not isinstance(visual, TimmModel):
+        return False
+    return not hasattr(visual.trunk, "patch_embed") or bool(getattr(visual.trunk, "dynamic_img_size", False))
+
+
+def _is_plain_timm(visual: nn.Module) -> bool:
+    """timm's VisionTransformer with a table of positions, and patches that are cut, not convolved."""
+    trunk = visual.trunk if isinstance(visual, TimmModel) else None
+    plain = type(trunk).__name__ == "VisionTransformer" and getattr(trunk, "pos_embed", None) is not None
+    return plain and type(getattr(trunk, "patch_embed", None)).__name__ == "PatchEmbed"
 
 
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
@@ -227,6 +251,7 @@ def load_encoder(
     device: str | torch.device = "cpu",
     layers: Sequence[int] | None = None,
     seed: int | None = None,
+    download: bool = False,
 ) -> Encoder:
     """A frozen CLIP image tower by name, its weights verified.
 
@@ -234,9 +259,11 @@ def load_encoder(
     ``name``                      weights
     ============================  ==========================================================================
     ``scene-clip``, ...           ship in the package, checked against its manifest
-    an open_clip model            ``pretrained``: one of open_clip's tags, from its cache, never the network
-    any of these                  ``checkpoint``: a local file of a whole CLIP (safetensors, or a state dict
-                                  that torch reads with ``weights_only``), checked against ``sha256``
+    an open_clip model            ``pretrained``: one of open_clip's tags, from its cache, or from
+                                  the network with ``download``
+    any of these                  ``checkpoint``: a local file of a whole CLIP (safetensors, a state dict that
+                                  torch reads with ``weights_only``, or OpenAI's TorchScript archive, which
+                                  needs ``sha256``), checked against ``sha256``
     any of these + ``-untrained`` random, from ``seed`` (default 0): a control
     ============================  ==========================================================================
 
@@ -246,6 +273,7 @@ def load_encoder(
         name: a packaged network, or one of ``open_clip.list_models()``.
         layers: the blocks that the encoder returns by default, from 1; None: all.
         seed: random weights instead of trained ones.
+        download: let open_clip fetch the weights of a tag that are not in its cache.
 
     Raises:
         ValueError: unknown network or tag, contradicting arguments, or weights of the other activation.
@@ -258,27 +286,30 @@ def load_encoder(
         raise ValueError(f"{name}: give one of pretrained, checkpoint and seed, not several")
     if base == DEFAULT_MODEL and pretrained is None and checkpoint is None and seed is None:
         pretrained = DEFAULT_PRETRAINED
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # initialisation draws numbers, even if a checkpoint replaces them
+    # Initialisation draws random numbers, even if a checkpoint replaces them.
+    with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed or 0)
         if pretrained is not None:
-            model, label = _from_open_clip(base, pretrained), f"{base}/{pretrained}"
+            model, label, weights = (
+                _from_open_clip(base, pretrained, download),
+                f"{base}/{pretrained}",
+                pretrained,
+            )
+        elif seed is not None:
+            model, label, weights = build_clip(model_config(base)), f"{base}{UNTRAINED}", f"untrained:{seed}"
         else:
-            if checkpoint is None and seed is None:
+            if checkpoint is None:
                 checkpoint, sha256 = _packaged_weights(base)
-            if checkpoint is not None:
-                _verify(Path(checkpoint), sha256)
-            model, label = build_clip(model_config(base, checkpoint)), base
-            if checkpoint is not None:
-                _load_strict(model, Path(checkpoint), base)
-            else:
-                label = f"{base}{UNTRAINED}"
+            path = Path(checkpoint)
+            weights = f"sha256:{digest(path, sha256)[:12]}"
+            model, label = build_clip(model_config(base, path)), base
+            load_strict(model, path, base, trusted=sha256 is not None)
     visual = model.get_submodule("visual")
     processing: dict[str, Any] = getattr(visual, "preprocess_cfg", None) or {}
     encoder = Encoder(
         visual,
         name=label,
+        pretrained=weights,
         mean=processing.get("mean") or open_clip.OPENAI_DATASET_MEAN,
         std=processing.get("std") or open_clip.OPENAI_DATASET_STD,
         layers=layers,
@@ -311,7 +342,15 @@ def model_config(name: str, checkpoint: str | Path | None = None) -> dict[str, A
     config = open_clip.get_model_config(name) if ":" not in name else None
     if config is None:
         raise ValueError(_unknown(name))
-    return config
+    return {"model_cfg": config, "preprocess_cfg": _statistics(name)}
+
+
+def _statistics(name: str) -> dict[str, Any]:
+    """Mean and std of an open_clip model, where all of its pretrained tags agree; else none, so OpenAI's."""
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    known = [open_clip.get_pretrained_cfg(name, tag) for tag in tags]
+    agreed = {(tuple(tag["mean"]), tuple(tag["std"])) for tag in known if "mean" in tag and "std" in tag}
+    return dict(zip(("mean", "std"), agreed.pop(), strict=True)) if len(agreed) == 1 else {}
 
 
 def build_clip(config: dict[str, Any]) -> nn.Module:
@@ -346,8 +385,8 @@ def build_clip(config: dict[str, Any]) -> nn.Module:
     return model
 
 
-def _from_open_clip(name: str, tag: str) -> nn.Module:
-    """A network of open_clip with weights out of open_clip's cache."""
+def _from_open_clip(name: str, tag: str, download: bool) -> nn.Module:
+    """A network of open_clip with weights out of open_clip's cache, which ``download`` fills first."""
     config = open_clip.get_model_config(name) if ":" not in name else None
     if config is None:
         raise ValueError(_unknown(name))
@@ -362,21 +401,40 @@ def _from_open_clip(name: str, tag: str) -> nn.Module:
         raise ValueError(
             f"'{tag}' was trained with another activation than {name} has (QuickGELU); use {other}"
         )
-    path = _cached(known)
+    path = cached(known)
+    if path is None and download:
+        path = _fetch(known, f"{name}/{tag}")
     if path is None:
         raise WeightsError(
             f"the weights {name}/{tag} are not in open_clip's cache, and nothing is fetched while computing; "
             "with network access, run once: "
-            f"python -c \"import open_clip; open_clip.create_model('{name}', '{tag}')\"; without, "
-            "pass checkpoint=<local file> or use encoder='scene-clip', which ships in the package"
+            f"python -c \"import mlclipsim; mlclipsim.load_encoder('{name}', '{tag}', download=True)\"; "
+            "without, name a local file (checkpoint=, on the command line --pretrained) or use "
+            "encoder='scene-clip', which ships in the package"
         )
+    # OpenAI's addresses hold the sha256 of the file; what the hub cached was checked when it came.
+    expected = re.search(r"/([0-9a-f]{64})/", known.get("url") or "") if path.suffix == ".pt" else None
+    if expected is not None:
+        digest(path, expected[1])
     processing = {key: known[key] for key in ("mean", "std") if known.get(key)}
     model = build_clip({"model_cfg": config, "preprocess_cfg": processing})
-    _load_strict(model, path, f"{name}/{tag}")
+    load_strict(model, path, name, trusted=expected is not None)
     return model
 
 
-def _cached(known: dict[str, Any]) -> Path | None:
+def _fetch(known: dict[str, Any], name: str) -> Path:
+    """Weights of a tag, fetched by open_clip into its cache."""
+    try:
+        return Path(open_clip.download_pretrained(known))
+    except Exception as error:  # of urllib, the hub and its transports: all mean that it did not come
+        first = " ".join(str(error).split())[:300]
+        raise WeightsError(
+            f"{name}: the weights could not be fetched ({first}); check the network, pass checkpoint=<local "
+            "file>, or use encoder='scene-clip', which ships in the package"
+        ) from error
+
+
+def cached(known: dict[str, Any]) -> Path | None:
     """Where open_clip has put the weights of a tag, without asking the network."""
     if hub := known.get("hf_hub"):
         repository, _, file = hub.rpartition("/")
@@ -402,24 +460,6 @@ def _packaged_weights(name: str) -> tuple[Path, str]:
     if entry is None or not path.is_file():
         raise WeightsError(f"{name}: its weights do not ship in this package; pass checkpoint=<local file>")
     return path, entry["sha256"]
-
-
-def _verify(path: Path, sha256: str | None) -> None:
-    if not path.is_file():
-        raise WeightsError(f"{path}: expected a checkpoint, found none; check the path or fetch it")
-    if sha256 is not None:
-        with path.open("rb") as stream:
-            seen = hashlib.file_digest(stream, "sha256").hexdigest()
-        if seen != sha256.lower():
-            raise WeightsError(f"{path}: expected sha256 {sha256}, got {seen}; fetch or make the file again")
-
-
-def _load_strict(model: nn.Module, path: Path, name: str) -> None:
-    try:
-        open_clip.load_checkpoint(model, str(path), strict=True, weights_only=True)
-    except Exception as error:  # pickles, truncated files and foreign state dicts fail in as many ways
-        first = " ".join(str(error).split())[:300]
-        raise WeightsError(f"{path}: not a complete checkpoint of {name} ({first})") from error
 
 
 def _unknown(name: str) -> str:

@@ -11,14 +11,13 @@ import os
 from pathlib import Path
 
 import numpy as np
-import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from mlclipsim.atomic import atomic
 from mlclipsim.images import ImageError
 
-__all__ = ["FLOOR", "colours", "fit", "picture", "write"]
+__all__ = ["FLOOR", "colours", "picture", "write"]
 
 FLOOR = 1e-3  # of 1 - similarity, the dark end of the scale; the light end is 1
 UNSEEN = (128, 128, 128)
@@ -52,29 +51,11 @@ def colours(similarity: np.ndarray) -> np.ndarray:
     return rgb
 
 
-def fit(similarity: Tensor, height: int, width: int) -> np.ndarray:
-    """A map ``(h, w)`` over its image, ``(height, width)``: it covers the central part of its proportions.
-
-    A map of that very size comes back as it is; around a smaller one is NaN.
-    """
-    rows, columns = similarity.shape
-    if (rows, columns) != (height, width):
-        scale = min(height / rows, width / columns)
-        shape = (round(rows * scale), round(columns * scale))
-        similarity = F.interpolate(similarity[None, None].float(), size=shape, mode="bilinear")[0, 0]
-        top, left = (height - shape[0]) // 2, (width - shape[1]) // 2
-        margins = (left, width - shape[1] - left, top, height - shape[0] - top)
-        similarity = F.pad(similarity, margins, value=float("nan"))
-    return similarity.numpy()
-
-
 def picture(distorted: np.ndarray, similarity: Tensor, score: float) -> np.ndarray:
     """The picture that :func:`write` writes, uint8 ``(rows, columns, 3)``."""
-    height, width = distorted.shape[:2]
-    zoom = -(-_PANEL // width)  # small images are enlarged, pixels as blocks
-    fitted = fit(similarity, height, width)
-    panels = np.hstack([distorted, colours(fitted)]).repeat(zoom, axis=0).repeat(zoom, axis=1)
-    lines = [f"score {score:.4f}"] + ["grey: not seen"] * bool(np.isnan(fitted).any())
+    zoom = -(-_PANEL // distorted.shape[1])  # small images are enlarged, pixels as blocks
+    panels = np.hstack([distorted, colours(similarity.numpy())]).repeat(zoom, axis=0).repeat(zoom, axis=1)
+    lines = [f"score {score:.4f}"] + ["grey: not seen"] * bool(similarity.isnan().any())
     return np.vstack([panels, _legend(panels.shape[1], lines)])
 
 
@@ -83,7 +64,7 @@ def write(path: str | os.PathLike[str], distorted: np.ndarray, similarity: Tenso
 
     Args:
         distorted: uint8 ``(H, W, 3)``.
-        similarity: ``(H, W)``, or a coarser grid over the image's central part.
+        similarity: ``(H, W)``; NaN where the encoder saw nothing.
         score: of the whole pair, for the legend.
 
     Raises:

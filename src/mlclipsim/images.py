@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from mlclipsim.atomic import atomic
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -87,8 +89,6 @@ def write_png(path: str | PathLike[str], image: np.ndarray) -> None:
     Raises:
         ImageError: the file cannot be written there.
     """
-    from mlclipsim.artifacts import atomic
-
     try:
         with atomic(Path(path)) as temporary:
             Image.fromarray(image).save(temporary, "PNG")
@@ -164,7 +164,8 @@ def to_uint8(images: Tensor) -> np.ndarray:
 def check_images(images: Tensor, name: str = "images") -> Tensor:
     """Float RGB in [0, 1], ``(N, 3, H, W)``, or one sentence that says what came instead and how to mend it.
 
-    uint8 tensors of that shape are accepted and divided by 255.
+    uint8 tensors of that shape are accepted and divided by 255. Under ``torch.compile``, which cannot branch
+    on values, the range is not checked.
 
     Raises:
         TypeError: not a tensor, or an integer one that is not uint8.
@@ -195,6 +196,8 @@ def check_images(images: Tensor, name: str = "images") -> Tensor:
         return images.float() / 255
     if not images.is_floating_point():
         raise TypeError(f"{name}: expected float in [0, 1] or uint8, got {images.dtype}")
+    if torch.compiler.is_compiling():
+        return images
     low, high = (float(bound) for bound in images.detach().aminmax())
     if not (low >= 0 and high <= 1):  # written so that NaN fails too
         if low != low or high != high or high - low == float("inf"):

@@ -28,7 +28,7 @@ def encoders(*, everything: bool = False) -> str:
     """
     import open_clip
 
-    from mlclipsim.encoders import DEFAULT_MODEL, DEFAULT_PRETRAINED, PACKAGED, _cached
+    from mlclipsim.encoders import DEFAULT_MODEL, DEFAULT_PRETRAINED, PACKAGED, cached
 
     catalog = _catalog("encoders")
     in_catalog = {(entry["model"], entry.get("pretrained", "")): name for name, entry in catalog.items()}
@@ -41,10 +41,10 @@ def encoders(*, everything: bool = False) -> str:
         known, config = open_clip.get_pretrained_cfg(model, tag), open_clip.get_model_config(model) or {}
         if bool(known.get("quick_gelu")) != bool(config.get("quick_gelu")):
             continue  # the weights are of the other activation, and load_encoder refuses them
-        cached = _cached(known) is not None
+        here = cached(known) is not None
         default = (model, tag) == (DEFAULT_MODEL, DEFAULT_PRETRAINED)
-        if everything or cached or default or (model, tag) in in_catalog:
-            state = "in open_clip's cache" if cached else "needs download"
+        if everything or here or default or (model, tag) in in_catalog:
+            state = "in open_clip's cache" if here else "needs download"
             states[model, tag] = state + " (the default)" * default
         else:
             left_out += 1
@@ -57,7 +57,8 @@ def encoders(*, everything: bool = False) -> str:
     notes = [
         "",
         "Use one: mlclipsim score --encoder ENCODER --pretrained TAG ...",
-        "Download: python -c \"import open_clip; open_clip.create_model('ENCODER', 'TAG')\"",
+        "Download one, with network access: "
+        "python -c \"import mlclipsim; mlclipsim.load_encoder('ENCODER', 'TAG', download=True)\"",
     ]
     if left_out:
         notes.append(f"{left_out} more can be downloaded: mlclipsim encoders --all")

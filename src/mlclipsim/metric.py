@@ -15,41 +15,39 @@ After F. Ding et al., "ML-CLIPSim: Multi-Layer CLIP Similarity for Machine-Orien
 arXiv 2605.09479 (2026).
 
     metric = MLCLIPSim(encoder="scene-clip")
-    metric.score(reference=x, distorted=y)           # (N,), no graph
+    metric.score(reference=x, distorted=y)            # (N,), no graph
     metric.loss(reference=x, distorted=y).backward()  # mean of 1 - S; gradients reach y alone
+
+Beside this file: sizes.py, what an encoder sees of an image of another size; comparison.py, pairs of images
+encoded in bounded memory; layer_weights.py, where theta comes from.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlclipsim.encoders import Encoder, load_encoder
-from mlclipsim.images import check_images, resize
+from mlclipsim.comparison import BATCH, Comparison, Encoded
+from mlclipsim.encoders import DEFAULT_MODEL, Encoder, load_encoder
+from mlclipsim.images import check_images
+from mlclipsim.layer_weights import GLOBAL, Weights, layer_name, read_theta, shipped
+from mlclipsim.sizes import SIZE_POLICIES, SizePolicy, put_back, windows
 
 __all__ = [
-    "GLOBAL",
-    "SIZE_POLICIES",
+    "AgainstReference",
     "Encoded",
     "MLCLIPSim",
+    "SizePolicy",
     "cosine",
     "layer_name",
     "ml_clip_sim",
     "similarities",
 ]
-
-GLOBAL = "global"  # name of s_g beside layer_01, layer_02, ...
-SizePolicy = Literal["resize", "native", "tile"]
-SIZE_POLICIES = ("resize", "native", "tile")
-FITTED = Path(__file__).parent / "world" / "fitted"  # <name>.json: layer weights that ship in the package
 
 # Each token gets one more coordinate, sqrt(EPS) in both images, before the cosine is taken. So two zero
 # tokens (a ReLU tower on black) have similarity 1, not 0/0, and every gradient is finite. Tokens of trained
@@ -63,75 +61,43 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
     Exactly 1 where ``a`` and ``b`` are equal, and with a finite gradient everywhere (see EPS).
     """
     with torch.autocast(a.device.type, enabled=False):
-        a, b = a.float(), b.float()
+        wide = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
+        a, b = a.to(wide), b.to(wide)
         inner = (a * b).sum(-1) + EPS
         squares = ((a * a).sum(-1) + EPS) * ((b * b).sum(-1) + EPS)
         # Of equal tokens n / sqrt(n * n), exactly 1; of nearly equal ones rounding may pass 1 by 1e-7.
         return (inner / squares.sqrt()).clamp(max=1)
 
 
-def layer_name(layer: int) -> str:
-    """Name of a layer's similarity in tables: ``layer_01`` is the first block."""
-    return f"layer_{layer:02d}"
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """What the metric needs of a batch of images; made once per reference, used with many distorted images.
-
-    Attributes:
-        tokens: per layer ``(N * T, P_l, D_l)``, with T tiles per image (1 but for the policy ``tile``).
-        embedding: ``(N * T, E)``, or None where no global term is asked for.
-        size: ``(H, W)`` of the images as they came.
-        shape: ``(h, w)`` of what the encoder saw.
-        n_images: N.
-    """
-
-    tokens: list[Tensor]
-    embedding: Tensor | None
-    size: tuple[int, int]
-    shape: tuple[int, int]
-    n_images: int
-
-
-def encode(
-    encoder: Encoder, images: Tensor, layers: Sequence[int], use_global: bool, size_policy: str, name: str
-) -> Encoded:
-    """Check, fit to the encoder's size, and encode ``(N, 3, H, W)`` in [0, 1]."""
-    images = check_images(images, name)
-    seen = _fit_size(images, encoder, size_policy)  # (N * T, 3, h, w)
-    tokens, embedding = encoder(seen, layers=layers, embed=use_global)
-    return Encoded(tokens, embedding, _size(images), _size(seen), len(images))
-
-
 def similarities(reference: Encoded, distorted: Encoded) -> Tensor:
     """``[s_1, ..., s_L, s_g]`` of each pair: ``(N, L + 1)``, or ``(N, L)`` without embedding.
 
     One reference may stand against many distorted images.
-
-    Raises:
-        ValueError: the images differ in size, or their numbers do not match.
     """
-    if reference.size != distorted.size:
-        raise ValueError(
-            f"reference {_text(reference.size)}, distorted {_text(distorted.size)}, expected equal sizes; "
-            "crop or resize one to the other first"
-        )
-    n, m = reference.n_images, distorted.n_images
-    if n not in (1, m):
-        raise ValueError(f"expected one reference or as many as distorted images ({m}), got {n}")
-    tiles = len(distorted.tokens[0] if distorted.tokens else distorted.embedding) // m  # type: ignore[arg-type]
+    n, m = len(reference), len(distorted)
 
-    def average(values: Tensor) -> Tensor:  # (N * T, ...) -> (N,)
-        return values.reshape(m, tiles, -1).mean(dim=(1, 2))
+    def average(a: Tensor, b: Tensor) -> Tensor:  # (n * T, ..., D), (m * T, ..., D) -> (m,)
+        return cosine(a.unflatten(0, (n, -1)), b.unflatten(0, (m, -1))).flatten(1).mean(dim=1)
 
-    def pair(a: Tensor, b: Tensor) -> Tensor:  # (n * T, ..., D), (m * T, ..., D) -> (m, T, ...)
-        return cosine(a.unflatten(0, (n, tiles)), b.unflatten(0, (m, tiles)))
-
-    columns = [average(pair(a, b)) for a, b in zip(reference.tokens, distorted.tokens, strict=True)]
+    columns = [average(a, b) for a, b in zip(reference.tokens, distorted.tokens, strict=True)]
     if reference.embedding is not None and distorted.embedding is not None:
-        columns.append(average(pair(reference.embedding, distorted.embedding)))
+        columns.append(average(reference.embedding, distorted.embedding))
     return torch.stack(columns, dim=1)  # (N, L + 1)
+
+
+def patch_map(reference: Encoded, distorted: Encoded, weights: Tensor) -> Tensor:
+    """``sum_l w_l cos(z_l,p(x), z_l,p(y))`` of each patch: ``(N, T, h, w)`` on the finest layer's grid, to
+    which coarser layers are interpolated. ``weights``: ``(L,)``.
+    """
+    n, m, (height, width) = len(reference), len(distorted), distorted.shape
+    maps = []
+    for a, b in zip(reference.tokens, distorted.tokens, strict=True):
+        s = cosine(a.unflatten(0, (n, -1)), b.unflatten(0, (m, -1)))  # (N, T, P_l)
+        rows = round((s.shape[-1] * height / width) ** 0.5)
+        maps.append(s.unflatten(-1, (rows, -1)))  # (N, T, h_l, w_l)
+    finest = max((m.shape[-2:] for m in maps), key=lambda grid: grid[0])
+    maps = [F.interpolate(m, size=finest, mode="bilinear") for m in maps]
+    return (torch.stack(maps, dim=-1) * weights.to(maps[0])).sum(-1)
 
 
 def ml_clip_sim(
@@ -143,6 +109,7 @@ def ml_clip_sim(
     layers: Sequence[int] | None = None,
     use_global: bool = True,
     size_policy: SizePolicy = "resize",
+    batch_size: int | None = BATCH,
 ) -> Tensor:
     """ML-CLIPSim, functional: ``S(x, y)`` of each pair, ``(N,)``, at most 1, larger is closer.
 
@@ -155,16 +122,14 @@ def ml_clip_sim(
         theta: ``(L + 1,)`` logits of the weights, layers ascending, then global; None: equal weights.
         layers: blocks counted from 1; None: all of the encoder's.
         use_global: without it nothing above the last of ``layers`` is computed.
-        size_policy: see :class:`MLCLIPSim`.
+        size_policy, batch_size: see :class:`MLCLIPSim`.
 
     Raises:
         TypeError, ValueError: images of another kind, size or range, with how to mend them.
     """
     chosen = encoder.layers if layers is None else encoder.check_layers(layers)
-    if not isinstance(reference, Encoded):
-        with torch.no_grad():
-            reference = encode(encoder, reference, chosen, use_global, size_policy, "reference")
-    s = similarities(reference, encode(encoder, distorted, chosen, use_global, size_policy, "distorted"))
+    comparison = Comparison(encoder, chosen, use_global, size_policy, batch_size)
+    s = torch.cat([similarities(x, y) for x, y in comparison.pairs(reference, distorted)])  # (N, L + 1)
     if theta is None:
         theta = s.new_zeros(s.shape[1])
     if theta.shape != s.shape[1:]:
@@ -172,18 +137,27 @@ def ml_clip_sim(
             f"theta: expected shape ({s.shape[1]},), one per layer then global, got {tuple(theta.shape)}"
         )
     # sum_l w_l s_l, written so that S(x, x) is exactly 1; no matmul, which autocast would round to half.
-    return 1 - ((1 - s) * theta.softmax(0).to(s)).sum(dim=1)
+    return 1 - ((1 - s) * theta.to(s).softmax(0)).sum(dim=1)
 
 
 class MLCLIPSim(nn.Module):
     """ML-CLIPSim as a module: a frozen encoder, layer weights and a size policy, which make its identity.
+
+    The default encoder is ViT-B/32 of OpenAI, whose weights open_clip fetches once. ``"scene-clip"`` ships in
+    the package and works at once: a small ViT trained on rendered 64-px scenes, coloured shapes over crops of
+    photographs. It is good for trying the interface, for tests, for the embedded study and as a loss on such
+    scenes; it has never seen a real object, so do not judge photographs by it.
+
+    The encoder is not part of :meth:`state_dict`, which holds the layer weights alone (``metric.encoder`` has
+    one of its own); loading is strict either way.
 
     Args:
         encoder: an :class:`Encoder`, or a name for :func:`load_encoder`.
         pretrained: open_clip's tag where ``encoder`` is an open_clip name.
         weights: ``"uniform"``; ``"global"`` (the embedding alone, plain CLIP similarity); a ``weights.json``
             of the fit; the name of fitted weights that ship in the package; or a mapping from layer names
-            (``layer_01`` ..., ``global``) to weights, scaled to sum 1.
+            (``layer_01`` ..., ``global``) to weights, scaled to sum 1. None: the weights that ship fitted for
+            exactly this encoder, all its layers and this size policy if there are any, else uniform.
         layers: use these blocks only (from 1); their weights are scaled to sum 1.
         use_global: False drops the global term, and saves all blocks above the last layer.
         size_policy: what happens to images of another size than the encoder's:
@@ -192,9 +166,22 @@ class MLCLIPSim(nn.Module):
             ``tile``: cut into tiles of the encoder's size (the last row and column overlap their neighbours),
             whose similarities are averaged. Images must be at least that large.
         fold: which fold of a ``weights.json``; None: the mean weights of its folds.
+        batch_size: images (tiles) that the encoder sees at a time wherever no graph is kept, so memory does
+            not grow with the batch; it moves scores by rounding only (1e-6).
 
     Raises:
         ValueError: unknown names, weights fitted for another encoder or size policy, or nothing to compare.
+        WeightsError: the encoder's weights are not there, with how to get them.
+
+    >>> import torch
+    >>> metric = MLCLIPSim("scene-clip")
+    >>> x = torch.linspace(0, 1, 3 * 64 * 64).view(1, 3, 64, 64)
+    >>> metric.score(reference=x, distorted=x)
+    tensor([1.])
+    >>> bool(metric.score(reference=x, distorted=x / 2) < 1)
+    True
+    >>> metric.map(reference=x, distorted=x).shape
+    torch.Size([1, 64, 64])
     """
 
     higher_is_better = True
@@ -203,42 +190,58 @@ class MLCLIPSim(nn.Module):
 
     def __init__(
         self,
-        encoder: Encoder | str = "ViT-B-32-quickgelu",
+        encoder: Encoder | str = DEFAULT_MODEL,
         pretrained: str | None = None,
-        weights: str | Path | Mapping[str, float] = "uniform",
+        weights: Weights | None = None,
         layers: Sequence[int] | None = None,
         *,
         use_global: bool = True,
         size_policy: SizePolicy = "resize",
         fold: int | None = None,
+        batch_size: int | None = BATCH,
         device: str | torch.device | None = None,
     ) -> None:
         super().__init__()
         if size_policy not in SIZE_POLICIES:
             raise ValueError(f"size_policy: expected one of {', '.join(SIZE_POLICIES)}, got {size_policy!r}")
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size: expected at least 1, or None for no limit, got {batch_size}")
         self.encoder = encoder if isinstance(encoder, Encoder) else load_encoder(encoder, pretrained)
         self.layers = self.encoder.layers if layers is None else self.encoder.check_layers(layers)
+        if weights is None:
+            whole = use_global and len(self.layers) == self.encoder.n_layers
+            weights = shipped(self.encoder, size_policy) if whole else "uniform"
         if weights == "global":
             self.layers, use_global = (), True
         self.use_global = use_global
         self.size_policy: SizePolicy = size_policy
+        self.batch_size = batch_size
         #: names of the columns of :meth:`per_layer`
         self.names = [layer_name(layer) for layer in self.layers] + [GLOBAL] * use_global
         if not self.names:
             raise ValueError("neither layers nor the global term: expected at least one; set use_global=True")
-        self.register_buffer("theta", self._read_theta(weights, fold))
+        self._weights_label, theta = read_theta(weights, self.names, self.encoder, size_policy, fold)
+        self.register_buffer("theta", theta)
+        self.register_state_dict_post_hook(_leave_encoder_out)
+        self.register_load_state_dict_pre_hook(_keep_encoder)
         if device is not None:
             self.to(device)
 
     def score(self, *, reference: Tensor | Encoded, distorted: Tensor) -> Tensor:
-        """``S``, ``(N,)`` float32, without graph. Arguments as in :func:`ml_clip_sim`."""
+        """``S``, ``(N,)`` float32, without graph. Arguments as in :func:`ml_clip_sim`.
+
+        Any N: ``batch_size`` images at a time go through the encoder, so memory does not grow with N.
+        """
         with torch.no_grad():
             return self(reference=reference, distorted=distorted)
 
     def loss(
         self, *, reference: Tensor | Encoded, distorted: Tensor, reduction: Literal["mean", "none"] = "mean"
     ) -> Tensor:
-        """``1 - S``, differentiable with respect to ``distorted``: its mean, or ``(N,)`` for "none"."""
+        """``1 - S``, differentiable with respect to ``distorted``: its mean, or ``(N,)`` for "none".
+
+        The graph holds the activations of all N images, so memory grows with N.
+        """
         if reduction not in ("mean", "none"):
             raise ValueError(f"reduction: expected mean or none, got {reduction!r}")
         loss = 1 - self(reference=reference, distorted=distorted)
@@ -254,141 +257,111 @@ class MLCLIPSim(nn.Module):
             layers=self.layers,
             use_global=self.use_global,
             size_policy=self.size_policy,
+            batch_size=self.batch_size,
         )
 
     def encode(self, reference: Tensor) -> Encoded:
         """Encode references once, without graph, to be compared with many distorted images."""
         with torch.no_grad():
-            return encode(
-                self.encoder, reference, self.layers, self.use_global, self.size_policy, "reference"
-            )
+            return self._comparison(self.use_global).encode(check_images(reference, "reference"))
+
+    def against(self, reference: Tensor) -> AgainstReference:
+        """A module that takes distorted images alone, as ``nn.Sequential`` passes them."""
+        return AgainstReference(self, self.encode(reference))
 
     def per_layer(self, *, reference: Tensor | Encoded, distorted: Tensor) -> Tensor:
         """``[s_1, ..., s_L, s_g]`` of each pair, ``(N, L + 1)``, in the order of :attr:`names`; no graph."""
         with torch.no_grad():
-            if not isinstance(reference, Encoded):
-                reference = self.encode(reference)
-            settings = (self.layers, self.use_global, self.size_policy)
-            return similarities(reference, encode(self.encoder, distorted, *settings, "distorted"))
+            pairs = self._comparison(self.use_global).pairs(reference, distorted)
+            return torch.cat([similarities(x, y) for x, y in pairs])
 
-    def map(self, *, reference: Tensor | Encoded, distorted: Tensor) -> Tensor:
-        """Where the images differ: weighted patch similarities, ``(N, h, w)`` on the finest layer's grid.
+    def map(self, *, reference: Tensor | Encoded, distorted: Tensor, resize: bool = True) -> Tensor:
+        """Where the images differ: weighted patch similarities, laid over the image, ``(N, H, W)``; no graph.
 
-        Coarser layers are interpolated. The global term has no place and is left out, its weight spread over
-        the layers; so with a single grid (a transformer) the map's mean is S without global term.
+        The global term has no place and is left out, its weight spread over the layers. Each pixel has the
+        value of the patch that the encoder saw there, interpolated between patches; where ``resize`` or
+        ``native`` crop, the encoder saw nothing, and the map is NaN. Where tiles overlap, it is their mean.
+
+        Args:
+            resize: False keeps the patch grid, ``(N, h, w)``: the finest layer's, to which coarser ones are
+                interpolated. With a single grid (a transformer) its mean is S without global term.
 
         Raises:
-            ValueError: no layers, or the size policy ``tile``.
+            ValueError: no layers; or the patch grid is asked for, but there are several tiles.
         """
-        if not self.layers or self.size_policy == "tile":
-            raise ValueError(
-                "a map needs layers and the size policy resize or native; build the metric with those"
-            )
+        if not self.layers:
+            raise ValueError("a map needs layers, but this metric compares embeddings alone; pass layers")
         with torch.no_grad():
-            if not isinstance(reference, Encoded):
-                reference = self.encode(reference)
-            other = encode(self.encoder, distorted, self.layers, False, self.size_policy, "distorted")
-            weights = self.theta[: len(self.layers)].softmax(0)
-            height, width = other.shape
-            maps = []
-            for a, b in zip(reference.tokens, other.tokens, strict=True):
-                s = cosine(a, b)  # (N, P_l)
-                rows = round((s.shape[1] * height / width) ** 0.5)
-                maps.append(s.view(len(s), 1, rows, -1))  # (N, 1, h_l, w_l)
-            finest = max((m.shape[-2:] for m in maps), key=lambda grid: grid[0])
-            maps = [F.interpolate(m, size=finest, mode="bilinear") for m in maps]
-            return (torch.cat(maps, dim=1) * weights.view(-1, 1, 1)).sum(1)  # (N, h, w)
+            weights = self.theta[: len(self.layers)].float().softmax(0)
+            pairs = self._comparison(use_global=False).pairs(reference, distorted)
+            maps = torch.cat([patch_map(x, y, weights) for x, y in pairs])  # (N, T, h, w)
+        if not resize:
+            if maps.shape[1] > 1:
+                raise ValueError(f"{maps.shape[1]} tiles have no common patch grid; leave resize=True")
+            return maps[:, 0]
+        size = distorted.shape[-2], distorted.shape[-1]
+        return put_back(maps, windows(size, self.encoder, self.size_policy), size)
 
     @property
     def weights(self) -> dict[str, float]:
         """The weights ``w`` by name; they sum to 1."""
-        return dict(zip(self.names, self.theta.softmax(0).tolist(), strict=True))
+        return dict(zip(self.names, self.theta.float().softmax(0).tolist(), strict=True))
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What a score depends on besides the images, to be written beside it: encoder, weights, size policy.
+
+        >>> MLCLIPSim("scene-clip", weights="uniform", layers=[1, 4]).identity["layers"]
+        '1 4 global'
+        """
+        layers = " ".join([*map(str, self.layers), *[GLOBAL] * self.use_global])
+        return {
+            "metric": "ml_clip_sim",
+            "encoder": self.encoder.name,
+            "pretrained": self.encoder.pretrained,
+            "weights": self._weights_label,
+            "layers": layers,
+            "size_policy": self.size_policy,
+        }
 
     def extra_repr(self) -> str:
-        return f"size_policy={self.size_policy}, weights=" + str(
-            {k: round(w, 4) for k, w in self.weights.items()}
-        )
+        values = ", ".join(f"{name}={w:.4f}" for name, w in self.weights.items())
+        return ", ".join(f"{key}={value!r}" for key, value in self.identity.items()) + f"\n{values}"
 
-    def _read_theta(self, weights: str | Path | Mapping[str, float], fold: int | None) -> Tensor:
-        """Logits of the weights, one per name, zero mean."""
-        if isinstance(weights, str) and weights in ("uniform", "global"):
-            return torch.zeros(len(self.names))
-        if not isinstance(weights, Mapping):
-            weights = self._read_file(Path(weights), fold)
-        missing = [name for name in self.names if name not in weights]
-        if missing:
-            raise ValueError(f"weights: expected one for each of {self.names}, {missing} missing")
-        chosen = torch.tensor([float(weights[name]) for name in self.names], dtype=torch.float64)
-        if not (chosen >= 0).all() or not 0 < float(chosen.sum()) < float("inf"):
-            raise ValueError(f"weights: expected numbers >= 0 that are not all 0, got {chosen.tolist()}")
-        theta = (chosen / chosen.sum()).clamp(min=1e-12).log()
-        return (theta - theta.mean()).float()
-
-    def _read_file(self, path: Path, fold: int | None) -> dict[str, float]:
-        """Weights by name out of a ``weights.json`` of the fit, checked to belong to this metric."""
-        packaged = FITTED / f"{path}.json"
-        path = path if path.suffix == ".json" or not packaged.is_file() else packaged
-        try:
-            fitted: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            names, folds = list(fitted["layers"]), list(fitted["folds"])
-        except FileNotFoundError:
-            shipped = ", ".join(sorted(file.stem for file in FITTED.glob("*.json"))) or "none"
-            raise ValueError(
-                f"weights: expected uniform, global, a weights.json or shipped ones ({shipped}), got '{path}'"
-            ) from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path}: not a weights file of the fit ({error!r}); run the fit again"
-            ) from None
-        if not _same_encoder(str(fitted.get("encoder")), self.encoder.name):
-            raise ValueError(
-                f"{path}: fitted for encoder {fitted.get('encoder')}, but this metric has {self.encoder.name}"
-            )
-        if fitted.get("size_policy") != self.size_policy:
-            raise ValueError(
-                f"{path}: fitted for size_policy {fitted.get('size_policy')!r}, got {self.size_policy!r}"
-            )
-        full = [*(layer_name(i + 1) for i in range(self.encoder.n_layers)), GLOBAL]
-        if [name for name in names if name != GLOBAL] != full[:-1]:
-            raise ValueError(f"{path}: fitted for {names}, but {self.encoder.name} has {full}")
-        if fold is not None:
-            folds = [entry for entry in folds if entry["fold"] == fold]
-        if not folds:
-            raise ValueError(f"{path}: has no fold {fold}; expected one of its own")
-        table = torch.tensor([entry["weights"] for entry in folds], dtype=torch.float64)  # (folds, L + 1)
-        return dict(zip(names, table.mean(0).tolist(), strict=True))
+    def _comparison(self, use_global: bool) -> Comparison:
+        return Comparison(self.encoder, self.layers, use_global, self.size_policy, self.batch_size)
 
 
-def _fit_size(images: Tensor, encoder: Encoder, size_policy: str) -> Tensor:
-    """``(N, 3, H, W)`` to what the encoder takes under ``size_policy``: ``(N * T, 3, h, w)``."""
-    height, width = _size(images)
-    if size_policy == "resize":
-        return resize(images, encoder.image_size)
-    if size_policy == "native":
-        h, w = (side // encoder.stride * encoder.stride for side in (height, width))
-        if not h or not w:
-            raise ValueError(
-                f"native: expected at least {encoder.stride} pixels a side, got {height}x{width}; use resize"
-            )
-        top, left = (height - h) // 2, (width - w) // 2
-        return images[..., top : top + h, left : left + w]
-    side = encoder.image_size
-    if min(height, width) < side:
-        raise ValueError(f"tile: expected at least {side}x{side} pixels, got {height}x{width}; use resize")
-    starts = [[min(k * side, length - side) for k in range(-(-length // side))] for length in (height, width)]
-    tiles = [images[..., y : y + side, x : x + side] for y in starts[0] for x in starts[1]]
-    return torch.stack(tiles, dim=1).flatten(0, 1)  # (N, T, 3, h, w) -> (N * T, 3, h, w)
+class AgainstReference(nn.Module):
+    """A metric whose references are encoded: ``forward(distorted)`` is ``S``, ``(N,)``, differentiable.
+
+    Of :meth:`MLCLIPSim.against`. The encoded references are buffers, so that they follow ``.to()``; they are
+    not saved.
+    """
+
+    embedding: Tensor | None
+
+    def __init__(self, metric: MLCLIPSim, reference: Encoded) -> None:
+        super().__init__()
+        self.metric = metric
+        for layer, tokens in zip(metric.layers, reference.tokens, strict=True):
+            self.register_buffer(layer_name(layer), tokens, persistent=False)
+        self.register_buffer("embedding", reference.embedding, persistent=False)
+        self._reference = replace(reference, tokens=[], embedding=None)
+
+    def forward(self, distorted: Tensor) -> Tensor:
+        tokens = [self.get_buffer(layer_name(layer)) for layer in self.metric.layers]
+        reference = replace(self._reference, tokens=tokens, embedding=self.embedding)
+        return self.metric(reference=reference, distorted=distorted)
 
 
-def _same_encoder(fitted: str, own: str) -> bool:
-    """Whether a catalog's name (vit-b-32-laion2b) can mean an encoder (ViT-B-32/laion2b_s34b_b79k)."""
-    name, full = (re.sub(r"-quickgelu|[^a-z0-9]", "", text.lower()) for text in (fitted, own))
-    return full.startswith(name) if "/" in own else full == name
+def _leave_encoder_out(
+    metric: nn.Module, state: dict[str, Any], prefix: str, _metadata: dict[str, Any]
+) -> None:
+    for key in [key for key in state if key.startswith(f"{prefix}encoder.")]:
+        del state[key]
 
 
-def _size(images: Tensor) -> tuple[int, int]:
-    return images.shape[-2], images.shape[-1]
-
-
-def _text(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"
+def _keep_encoder(metric: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    for key, value in metric.get_submodule("encoder").state_dict(prefix=f"{prefix}encoder.").items():
+        state.setdefault(key, value)

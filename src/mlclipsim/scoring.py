@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import numpy as np
 import torch
@@ -22,10 +22,10 @@ from tqdm import tqdm
 from mlclipsim import encoders, heatmap
 from mlclipsim.atomic import atomic
 from mlclipsim.images import ImageError, read_image, to_tensor
-from mlclipsim.metric import GLOBAL, Encoded, MLCLIPSim, SizePolicy
+from mlclipsim.metric import Encoded, MLCLIPSim, SizePolicy
 from mlclipsim.pairing import Pair
 
-__all__ = ["Outcome", "identity", "load_metric", "score_files", "score_pairs"]
+__all__ = ["Outcome", "load_metric", "score_files", "score_pairs"]
 
 Row = dict[str, str | float]
 
@@ -73,18 +73,7 @@ def load_metric(
         tower = encoders.load_encoder(name, checkpoint=pretrained)
     else:
         tower = encoders.load_encoder(name, pretrained)
-    given: dict[str, Any] = {} if weights is None else {"weights": weights}
-    return MLCLIPSim(tower, layers=layers, size_policy=size_policy, device=device, **given)
-
-
-def identity(metric: MLCLIPSim, weights: str | None = None) -> dict[str, str]:
-    """What a score depends on besides the images; ``weights`` is the name that the metric was built with."""
-    return {
-        "encoder": metric.encoder.name,
-        "weights": weights or "uniform",
-        "layers": " ".join([*map(str, metric.layers), *[GLOBAL] * metric.use_global]),
-        "size_policy": metric.size_policy,
-    }
+    return MLCLIPSim(tower, weights=weights, layers=layers, size_policy=size_policy, device=device)
 
 
 def score_pairs(
@@ -206,7 +195,6 @@ def _batch(metric: MLCLIPSim, images: list[np.ndarray]) -> Tensor:
 def score_files(
     metric: MLCLIPSim,
     pairs: Sequence[Pair],
-    identity: dict[str, str],
     *,
     output: Path | None = None,
     form: str = "csv",
@@ -224,7 +212,14 @@ def score_files(
         One line for each pair without a score: the file and the reason.
     """
     problems = []
-    columns = ["name", "reference", "distorted", "score", *(metric.names if per_layer else ()), *identity]
+    columns = [
+        "name",
+        "reference",
+        "distorted",
+        "score",
+        *(metric.names if per_layer else ()),
+        *metric.identity,
+    ]
     outcomes = score_pairs(metric, pairs, batch_size=batch_size, maps=maps)
     quiet = len(pairs) == 1 or not sys.stderr.isatty() or (output is None and sys.stdout.isatty())
     with _writing(output, form, columns) as write:
@@ -238,7 +233,7 @@ def score_files(
                 "reference": outcome.pair.reference.as_posix(),
                 "distorted": outcome.pair.distorted.as_posix(),
                 **{name: round(value, 6) for name, value in values.items()},
-                **identity,
+                **metric.identity,
             }
             write({name: row[name] for name in columns})
     return problems

@@ -46,7 +46,8 @@ def build(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path
     device = "cuda" if torch.cuda.is_available() else "cpu"
     name, entry = spec["encoder"]["name"], spec["encoder"]["entry"]
     encoder = load_entry(name, entry, inputs.get("checkpoint")).to(device)
-    metric = MLCLIPSim(encoder, size_policy=entry.get("size_policy", "resize"))
+    batch_size = int(spec["batch_size"])
+    metric = MLCLIPSim(encoder, size_policy=entry.get("size_policy", "resize"), batch_size=batch_size)
     references = StoredReferences(inputs["references"])
     rows: list[tuple[Any, ...]] = []
     columns = ["image_id", "reference_id", *metric.names]
@@ -56,7 +57,7 @@ def build(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path
     ):
         for reference_id, images in groupby(_images(inputs["images"]), key=itemgetter(1)):
             encoded = metric.encode(_batch([references.get(reference_id)], device))
-            for batch in _batches(images, int(spec["batch_size"])):
+            for batch in _batches(images, batch_size):
                 distorted = _batch([stored for _, _, stored in batch], device)
                 values = metric.per_layer(reference=encoded, distorted=distorted).double().cpu().tolist()
                 rows += [

@@ -1,0 +1,1 @@
+"""ML-CLIPSim in the forms that other libraries expect; each file needs the library whose name it has."""
