@@ -306,6 +306,11 @@ class Plan:
         place = f"{dataset}/{name}" if dataset else name
         return f"results/{self.preset}/shared/{what}-{self.digest(step, encoder, dataset)}/{place}"
 
+    def judged(self, step: str, name: str, encoder: str | None = None) -> list[str]:
+        """Paths of a file that each selected data set of people's opinions has, in their order."""
+        datasets = self.config["human"]["datasets"]
+        return [self.shared(step, name, encoder, dataset=dataset) for dataset in datasets]
+
     def own(self, *parts: str) -> str:
         """Path of a file of this run."""
         return "/".join(["results", self.preset, self.run, *parts])

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import ast
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-__all__ = ["STEPS", "Step", "code", "function", "module_code"]
+__all__ = ["STEPS", "Step", "code", "function", "module_code", "options"]
 
 PACKAGE = Path(__file__).parent
 
@@ -72,6 +72,16 @@ def code(step: str) -> list[str]:
     the step run again, editing any other does not.
     """
     return module_code(STEPS[step].call.split(":")[0])
+
+
+def options(files: Mapping[str, str | Sequence[str]]) -> list[str]:
+    """``--input name=path ...`` of a rule's input whose names may be without files: those are left out."""
+    words = []
+    for name, paths in files.items():
+        listed = [paths] if isinstance(paths, str) else list(paths)
+        if listed and name != "code":
+            words += ["--input", f"{name}={listed[0]}", *listed[1:]]
+    return words
 
 
 def module_code(module: str) -> list[str]:

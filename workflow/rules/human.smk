@@ -3,22 +3,6 @@
 JUDGED = config["human"]["datasets"]
 
 
-def of_human(step, name, encoder=None):
-    """A file of every selected data set, in the order of the configuration."""
-    return [plan.shared(step, name, encoder, dataset=dataset) for dataset in JUDGED]
-
-
-def listed(wildcards, input):
-    """`--input` of a step whose files may be none: a name without files is left out."""
-    named = ((name, [paths] if isinstance(paths, str) else paths) for name, paths in input.items())
-    return [
-        word
-        for name, paths in named
-        if paths and name != "code"
-        for word in ("--input", f"{name}={paths[0]}", *paths[1:])
-    ]
-
-
 rule human_images:
     input:
         code=steps.code("human_images"),
@@ -111,7 +95,7 @@ rule human_similarities:
         gpu=0,
     params:
         spec=lambda wildcards: plan.text("human_similarities", wildcards.encoder, wildcards.dataset),
-        inputs=listed,
+        inputs=lambda wildcards, input: steps.options(input),
     shell:
         "python -m mlclipsim step human_similarities --spec {params.spec:q} --gpus {resources.gpu}"
         " {params.inputs:q} --output similarities={output.similarities:q} > {log:q} 2>&1"
@@ -119,12 +103,12 @@ rule human_similarities:
 
 rule human_iqa:
     input:
-        ratings=of_human("human_images", "ratings.parquet"),
-        pairs=of_human("human_images", "comparisons.parquet"),
-        baselines=of_human("human_baselines", "scores.parquet"),
-        similarities=of_human("human_similarities", "similarities.parquet", plan.encoder),
-        untrained=of_human("human_similarities", "similarities.parquet", plan.untrained),
-        predictions=of_human("human_predictions", "predictions.parquet"),
+        ratings=plan.judged("human_images", "ratings.parquet"),
+        pairs=plan.judged("human_images", "comparisons.parquet"),
+        baselines=plan.judged("human_baselines", "scores.parquet"),
+        similarities=plan.judged("human_similarities", "similarities.parquet", plan.encoder),
+        untrained=plan.judged("human_similarities", "similarities.parquet", plan.untrained),
+        predictions=plan.judged("human_predictions", "predictions.parquet"),
         voters=rules.predictions.output.voters if JUDGED else [],
         weights=plan.own("models", plan.encoder, "weights.json") if JUDGED else [],
         preference=rules.preference.output.comparisons if JUDGED else [],
@@ -138,7 +122,7 @@ rule human_iqa:
         "../../environment.yml"
     params:
         spec=plan.text("human_iqa"),
-        inputs=listed,
+        inputs=lambda wildcards, input: steps.options(input),
     shell:
         "python -m mlclipsim step human_iqa --spec {params.spec:q} {params.inputs:q}"
         " --output correlations={output.correlations:q} --output comparisons={output.comparisons:q}"

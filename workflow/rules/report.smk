@@ -236,10 +236,10 @@ rule figure_3:
 
 rule figure_7:
     input:
-        ratings=of_human("human_images", "ratings.parquet")[:1],
-        references=of_human("human_images", "references.parquet")[:1],
-        images=of_human("human_images", "images.parquet")[:1],
-        predictions=of_human("human_predictions", "predictions.parquet")[:1],
+        ratings=plan.judged("human_images", "ratings.parquet")[:1],
+        references=plan.judged("human_images", "references.parquet")[:1],
+        images=plan.judged("human_images", "images.parquet")[:1],
+        predictions=plan.judged("human_predictions", "predictions.parquet")[:1],
         voters=rules.predictions.output.voters if JUDGED else [],
         code=steps.code("figure_7"),
     output:
@@ -258,7 +258,7 @@ rule figure_7:
         "../../environment.yml"
     params:
         spec=plan.text("figure_7"),
-        inputs=listed,
+        inputs=lambda wildcards, input: steps.options(input),
     shell:
         "python -m mlclipsim step figure_7 --spec {params.spec:q} {params.inputs:q}"
         " --output pdf={output.pdf:q} --output svg={output.svg:q} --output png={output.png:q}"

@@ -442,22 +442,15 @@ def _absent(dataset: str, metric: str, kind: str, note: str) -> dict[str, Any]:
 
 
 _FIGURES = [*_COLUMNS, "two_afc"]
-_TIDY = [
-    *("dataset", "metric", "variant", "class", *_FIGURES),
-    *(f"{figure}_ci_{end}" for figure in _FIGURES for end in ("low", "high")),
-    *("n", "n_references", "n_excluded", "interval", "logistic_parameters", "note"),
-]
+_INTERVALS = [f"{figure}_ci_{end}" for figure in _FIGURES for end in ("low", "high")]
+_COUNTS = ["n", "n_references", "n_excluded", "logistic_parameters"]
+_TIDY = ["dataset", "metric", "variant", "class", *_FIGURES, *_INTERVALS, *_COUNTS, "interval", "note"]
 
 
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """Rows with every column; what a row has no figure for is NaN, what it did not count 0."""
-    counts = ["n", "n_references", "n_excluded", "logistic_parameters"]
-    frame = pd.DataFrame(rows, columns=_TIDY)
-    return (
-        frame.astype(dict.fromkeys(_TIDY[4 : -len(counts) - 2], float))
-        .fillna(dict.fromkeys(counts, 0))
-        .astype(dict.fromkeys(counts, "int64"))
-    )
+    frame = pd.DataFrame(rows, columns=_TIDY).fillna(dict.fromkeys(_COUNTS, 0))
+    return frame.astype(dict.fromkeys((*_FIGURES, *_INTERVALS), float) | dict.fromkeys(_COUNTS, "int64"))
 
 
 def _number(value: float) -> float | None:
