@@ -35,13 +35,14 @@ onstart:
 
 wildcard_constraints:
     encoder="[a-z0-9][a-z0-9._-]*",
+    dataset="[a-z0-9][a-z0-9._-]*",
 
 
 rule all:
     default_target: True
     input:
-        [plan.own("tables", f"table_{number}.csv") for number in (1, 2, 4, 5, 8, 9)],
-        [plan.own("figures", f"figure_{number}.pdf") for number in (1, 2, 3, 6, 8)],
+        [plan.own("tables", f"table_{number}.csv") for number in (1, 2, 3, 4, 5, 8, 9)],
+        [plan.own("figures", f"figure_{number}.pdf") for number in (1, 2, 3, 6, 7, 8)],
         plan.own("scores", "ml_clipsim.parquet"),
         plan.own("claims.json"),
 
@@ -51,4 +52,5 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/pcmp.smk"
 include: "workflow/rules/metric.smk"
 include: "workflow/rules/benchmarks.smk"
+include: "workflow/rules/human.smk"
 include: "workflow/rules/report.smk"

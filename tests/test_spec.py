@@ -124,13 +124,13 @@ def test_missing_files_are_listed_each(tmp_path):
     with pytest.raises(ConfigError) as caught:
         load({"preset": "local", "assets_dir": str(tmp_path)})
     assert (
-        sum("which is not there" in problem for problem in caught.value.problems) == 8
-    )  # photographs, trunk, 6 voters
+        sum("which is not there" in problem for problem in caught.value.problems) == 10
+    )  # photographs, trunk, 6 voters, opinions and the photographs under them
 
 
 def test_planning_lists_missing_files_without_stopping(tmp_path):
     plan = load({"preset": "local", "assets_dir": str(tmp_path)}, planning=True)
-    assert len(plan.missing) == 8
+    assert len(plan.missing) == 10
     with pytest.raises(ConfigError):
         plan.require_files()
     load({"preset": "local", "assets_dir": str(tmp_path), "require_files": False}).require_files()
@@ -227,3 +227,32 @@ def test_a_lit_encoder_follows_its_photographs_and_settings():
         for o in ({}, {"lit": {"epochs": 1}})
     ]
     assert other[0] == other[1]
+
+
+def human(step: str, dataset: str = "tid2013-rederived", **overrides) -> str:
+    return load({"preset": "local", **overrides}, planning=True).shared(step, "x", dataset=dataset)
+
+
+def test_what_people_judged_is_scored_once_for_all_seeds_encoders_and_lists():
+    for step in ("human_images", "human_baselines"):
+        assert (
+            human(step)
+            == human(step, seed=5)
+            == human(step, human={"datasets": ["tid2013-rederived", "live"]})
+        )
+        assert human(step) == human(step, encoder="scene-clip")
+        assert human(step) != human(step, dataset="live")
+    assert human("human_baselines") != human("human_baselines", metrics=["psnr"])
+    assert human("human_images") == human("human_images", metrics=["psnr"])
+
+
+def test_temperatures_of_the_machines_that_judge_come_with_their_seed():
+    """They are calibrated on PCMP's references."""
+    assert human("human_predictions") != human("human_predictions", seed=5)
+    assert human("human_predictions") == human("human_predictions", votes={"tie_log": 0.5})
+
+
+def test_a_data_set_without_opinions_is_refused():
+    found = problems(preset="local", human={"datasets": ["kodak", "tid2031"]})
+    assert any("'kodak' holds no opinions of people" in problem for problem in found)
+    assert any("'tid2031' is unknown; did you mean 'tid2013'?" in problem for problem in found)

@@ -40,3 +40,8 @@ def test_imports_are_followed(tmp_path, monkeypatch):
 def test_figures_do_not_share_their_modules():
     assert not any("figure_3" in path for path in steps.code("figure_1"))
     assert not any("report/" in path for path in steps.code("preference"))
+
+
+def test_options_leave_out_names_without_files():
+    files = {"ratings": ["a", "b"], "weights": "w", "images": [], "code": ["x.py"]}
+    assert steps.options(files) == ["--input", "ratings=a", "b", "--input", "weights=w"]

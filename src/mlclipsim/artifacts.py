@@ -142,6 +142,44 @@ SCHEMAS: dict[str, pa.Schema] = {
     "similarities": pa.schema([("image_id", _ID), ("reference_id", _ID)]),
     # One row per (image, metric). `score` keeps the metric's own direction (`higher_is_better`).
     "scores": pa.schema([("image_id", _ID), ("metric", _NAME), ("variant", _NAME), ("score", pa.float64())]),
+    # What people said of an image: `rating` as published, `higher_is_better` says which way it points.
+    "ratings": pa.schema(
+        [
+            ("image_id", _ID),
+            ("reference_id", _ID),
+            ("distortion", _NAME),
+            ("rating", pa.float64()),
+            ("higher_is_better", pa.bool_()),
+        ]
+    ),
+    # Between which two images people chose: `label` is the share to whom A looked closer to the reference.
+    "human_comparisons": pa.schema(
+        [
+            ("pair_id", _ID),
+            ("reference_id", _ID),
+            ("distortion", _NAME),
+            ("image_a", _ID),
+            ("image_b", _ID),
+            ("label", pa.float64()),
+        ]
+    ),
+    # table_3's columns. Correlations are positive where the metric sides with people.
+    "correlations": pa.schema(
+        [
+            ("dataset", _NAME),
+            ("metric", _NAME),
+            ("variant", _NAME),
+            ("srcc", pa.float64()),
+            ("krcc", pa.float64()),
+            ("plcc", pa.float64()),
+            ("rmse", pa.float64()),
+            ("srcc_ci_low", pa.float64()),
+            ("srcc_ci_high", pa.float64()),
+            ("n", pa.int64()),
+            ("n_excluded", pa.int64()),
+            ("note", pa.string()),
+        ]
+    ),
     # table_2's columns; see docs.
     "preference": pa.schema(
         [

@@ -88,6 +88,10 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("metrics", help="list the metrics of others that the benchmarks run")
     command.set_defaults(call=_metrics)
 
+    command = commands.add_parser("check-data", help="say what of a data set is missing or damaged")
+    command.add_argument("name", help="of the catalog, config/catalog/datasets.yaml")
+    command.set_defaults(call=_check_data)
+
     command = commands.add_parser("config", help="print the configuration that the layers make together")
     _configurable(command)
     command.set_defaults(call=_config)
@@ -372,6 +376,21 @@ def _metrics(_: argparse.Namespace) -> None:
     from mlclipsim import listing
 
     print(listing.metrics())
+
+
+def _check_data(arguments: argparse.Namespace) -> int:
+    from mlclipsim import spec as specs
+    from mlclipsim.datasets.check import check
+
+    catalog = specs.read_yaml(specs.project_root() / "config" / "catalog" / "datasets.yaml")
+    if arguments.name not in catalog:
+        raise UsageError(f"data set {arguments.name!r} is unknown; expected one of {', '.join(catalog)}")
+    problems = check(arguments.name, catalog[arguments.name])
+    for problem in problems:
+        print(f"mlclipsim: {problem}", file=sys.stderr)
+    if not problems:
+        print(f"{arguments.name}: sound")
+    return 1 if problems else 0
 
 
 def _distort(arguments: argparse.Namespace) -> None:

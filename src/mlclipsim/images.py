@@ -28,6 +28,7 @@ __all__ = [
     "check_images",
     "decode_image",
     "encode_image",
+    "image_size",
     "read_image",
     "resize",
     "to_tensor",
@@ -102,6 +103,15 @@ def decode_image(data: bytes) -> np.ndarray:
         ImageError: as :func:`read_image`.
     """
     return _decode(data, "image bytes")
+
+
+def image_size(data: bytes) -> tuple[int, int]:
+    """(height, width) of an image's bytes, from its header."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.height, image.width
+    except _DAMAGE as error:
+        raise ImageError(f"image bytes: no header of an image ({error}); make it again") from None
 
 
 def _decode(data: bytes, name: str) -> np.ndarray:

@@ -56,7 +56,13 @@ PARENTS: dict[str, tuple[str, ...]] = {
     "votes": ("pcmp_pairs", "predictions"),
     "baselines": ("pcmp_images",),
     "similarities": ("pcmp_images",),
+    "human_images": (),
+    "human_baselines": ("human_images",),
+    "human_predictions": ("human_images", "predictions"),
+    "human_similarities": ("human_images",),
 }
+# Steps that draw nothing at random: runs of other seeds share them too.
+SEEDLESS = frozenset({"human_images", "human_baselines", "human_predictions", "human_similarities"})
 
 
 class ConfigError(UsageError):
@@ -226,11 +232,13 @@ class Plan:
         manifest = locate("package:world/weights/manifest.json")
         return json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
 
-    def slice(self, step: str, encoder: str | None = None) -> dict[str, Any]:
+    def slice(self, step: str, encoder: str | None = None, dataset: str | None = None) -> dict[str, Any]:
         """What ``step`` reads of the config, names resolved to catalog entries.
 
         Args:
-            encoder: of ``lit_encoder``, ``similarities``, ``fit`` and ``clip_scores``; None: the main one.
+            encoder: of ``lit_encoder``, ``similarities``, ``human_similarities``, ``fit`` and
+                ``clip_scores``; None: the main one.
+            dataset: of the steps in :data:`SEEDLESS`, one each per data set that people judged.
         """
         config = self.config
         encoder = encoder or self.encoder
@@ -240,8 +248,14 @@ class Plan:
             "encoder": {"name": encoder, "entry": self.entry("encoders", encoder)},
             "voters": {name: self.entry("machines", name) for name in self.voters},
             "metrics": {name: self.entry("metrics", name) for name in config["metrics"]},
-            "roles": config["benchmark"]["roles"],
+            "roles": [dataset] if dataset else config["benchmark"]["roles"],
             "towers": list(dict.fromkeys([*self.encoders, self.untrained])),
+            "dataset": {"name": dataset, "entry": self.entry("datasets", dataset)} if dataset else None,
+            "known": {
+                name: entry["needs"]
+                for name, entry in self.catalogs["datasets"].items()
+                if entry.get("opinions")
+            },
             "run": self.run,
             "threads": config["workers"] if step in IN_PROCESSES else config["threads"],
         }
@@ -263,29 +277,45 @@ class Plan:
             "ablation": ("ablation", "benchmark", "folds", "votes", "towers"),
             "data_size": ("ablation", "benchmark", "folds"),
             "table_8": (*document, "benchmark", "folds", "votes"),
+            "human_images": ("dataset",),
+            "human_baselines": ("metrics", "roles", "batch_size"),
+            "human_predictions": ("voters", "batch_size"),
+            "human_similarities": ("encoder", "batch_size"),
+            "human_iqa": ("human", "benchmark", "metrics", "votes", "known"),
+            "figure_7": (*document, "human", "votes"),
         }
-        return {
-            key: resolved.get(key, config.get(key)) for key in ("seed", "threads", *keys.get(step, document))
-        }
+        common = ("threads",) if step in SEEDLESS else ("seed", "threads")
+        return {key: resolved.get(key, config.get(key)) for key in (*common, *keys.get(step, document))}
 
-    def text(self, step: str, encoder: str | None = None) -> str:
+    def text(self, step: str, encoder: str | None = None, dataset: str | None = None) -> str:
         """The slice as canonical JSON, for ``mlclipsim step --spec``."""
-        return canonical(self.slice(step, encoder))
+        return canonical(self.slice(step, encoder, dataset))
 
-    def digest(self, step: str, encoder: str | None = None) -> str:
+    def digest(self, step: str, encoder: str | None = None, dataset: str | None = None) -> str:
         """Eight hexadecimal digits over the step's slice and those of all steps before it."""
-        studied = {key: value for key, value in self.slice(step, encoder).items() if key not in EXECUTION}
-        parents = [self.digest(parent) for parent in self._parents(step, encoder)]
+        read = self.slice(step, encoder, dataset)
+        studied = {key: value for key, value in read.items() if key not in EXECUTION}
+        parents = [
+            self.digest(parent, dataset=dataset if parent == "human_images" else None)
+            for parent in self._parents(step, encoder)
+        ]
         return hashlib.sha256(canonical([step, studied, parents]).encode()).hexdigest()[:8]
 
     def _parents(self, step: str, encoder: str | None) -> tuple[str, ...]:
-        made = step == "similarities" and self.entry("encoders", encoder or self.encoder)["source"] == "lit"
+        source = self.entry("encoders", encoder or self.encoder)["source"]
+        made = step in ("similarities", "human_similarities") and source == "lit"
         return (*PARENTS[step], "lit_encoder") if made else PARENTS[step]
 
-    def shared(self, step: str, name: str, encoder: str | None = None) -> str:
-        """Path of a file that runs share; with ``encoder`` the folder names it."""
+    def shared(self, step: str, name: str, encoder: str | None = None, dataset: str | None = None) -> str:
+        """Path of a file that runs share; ``encoder`` and ``dataset`` are in it."""
         what = f"{step}-{encoder}" if encoder else step
-        return f"results/{self.preset}/shared/{what}-{self.digest(step, encoder)}/{name}"
+        place = f"{dataset}/{name}" if dataset else name
+        return f"results/{self.preset}/shared/{what}-{self.digest(step, encoder, dataset)}/{place}"
+
+    def judged(self, step: str, name: str, encoder: str | None = None) -> list[str]:
+        """Paths of a file that each selected data set of people's opinions has, in their order."""
+        datasets = self.config["human"]["datasets"]
+        return [self.shared(step, name, encoder, dataset=dataset) for dataset in datasets]
 
     def own(self, *parts: str) -> str:
         """Path of a file of this run."""
@@ -386,12 +416,19 @@ def _name_problems(plan: Plan) -> list[str]:
         ("encoders", "encoders", config["encoders"]),
         ("folds", "machines", plan.voters),
         ("metrics", "metrics", config["metrics"]),
+        ("human.datasets", "datasets", config["human"]["datasets"]),
     ]
     problems = [
         f"`{key}`: {_unknown(name, plan.catalogs[catalog])} (config/catalog/{catalog}.yaml)"
         for key, catalog, names in uses
         for name in names
         if name not in plan.catalogs[catalog]
+    ]
+    datasets = plan.catalogs["datasets"]
+    problems += [
+        f"`human.datasets`: {name!r} holds no opinions of people; take one with `opinions` in its entry"
+        for name in config["human"]["datasets"]
+        if name in datasets and not datasets[name].get("opinions")
     ]
     return problems
 
@@ -439,7 +476,8 @@ def _missing_files(plan: Plan) -> list[str]:
     towers = plan.encoders
     places: dict[str, str] = {}
     for catalog, key, names in (
-        ("datasets", "path", [plan.config["references"]["source"]]),
+        ("datasets", "path", [plan.config["references"]["source"], *plan.config["human"]["datasets"]]),
+        ("datasets", "photographs", plan.config["human"]["datasets"]),
         ("machines", "weights", plan.voters),
         ("encoders", "checkpoint", towers),
     ):

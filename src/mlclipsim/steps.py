@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import ast
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-__all__ = ["STEPS", "Step", "code", "function", "module_code"]
+__all__ = ["STEPS", "Step", "code", "function", "module_code", "options"]
 
 PACKAGE = Path(__file__).parent
 
@@ -42,9 +42,18 @@ STEPS = {
     "layer_ablation": Step("benchmarks.ablation:layers"),
     "ablation": Step("benchmarks.ablation:choices", lists=frozenset({"similarities"})),
     "data_size": Step("benchmarks.data_size:vary"),
+    "human_images": Step("datasets.human_images:build"),
+    "human_baselines": Step("baselines:score"),
+    "human_predictions": Step("pcmp.vote:predict"),
+    "human_similarities": Step("similarities:build"),
+    "human_iqa": Step(
+        "benchmarks.human_iqa:evaluate",
+        lists=frozenset({"ratings", "pairs", "baselines", "similarities", "untrained", "predictions"}),
+    ),
     "claims": Step("report.claims:write", report=True),
     "table_1": Step("report.tables.table_1:make", lists=frozenset({"drops"}), report=True),
     "table_2": Step("report.tables.table_2:make", report=True),
+    "table_3": Step("report.tables.table_3:make", report=True),
     "table_4": Step("report.tables.table_4:make", report=True),
     "table_5": Step("report.tables.table_5:make", report=True),
     "table_8": Step("report.tables.table_8:make", report=True),
@@ -53,6 +62,7 @@ STEPS = {
     "figure_2": Step("report.figures.figure_2:make", lists=frozenset({"scores"}), report=True),
     "figure_3": Step("report.figures.figure_3:make", lists=frozenset({"weights"}), report=True),
     "figure_6": Step("report.figures.figure_6:make", report=True),
+    "figure_7": Step("report.figures.figure_7:make", report=True),
     "figure_8": Step("report.figures.figure_8:make", report=True),
 }
 
@@ -70,6 +80,16 @@ def code(step: str) -> list[str]:
     the step run again, editing any other does not.
     """
     return module_code(STEPS[step].call.split(":")[0])
+
+
+def options(files: Mapping[str, str | Sequence[str]]) -> list[str]:
+    """``--input name=path ...`` of a rule's input whose names may be without files: those are left out."""
+    words = []
+    for name, paths in files.items():
+        listed = [paths] if isinstance(paths, str) else list(paths)
+        if listed and name != "code":
+            words += ["--input", f"{name}={listed[0]}", *listed[1:]]
+    return words
 
 
 def module_code(module: str) -> list[str]:

@@ -190,6 +190,38 @@ def test_predicting_twice_gives_the_same_bytes_and_other_batches_nearly(predicte
     np.testing.assert_allclose(one["kl"], other["kl"], rtol=1e-4, atol=1e-6)
 
 
+def test_images_of_several_sizes_with_temperatures_from_elsewhere(predicted, tmp_path):
+    """As of photographs that people judged: no labels to calibrate on, and references differ in size."""
+    spec, inputs, outputs, machines, _ = predicted
+    rng = np.random.default_rng(1)
+    sizes = {"r1": (16, 24), "r2": (24, 16), "r3": (16, 24)}
+    pixels = {
+        name: [encode_image(rng.integers(0, 256, (*size, 3), dtype=np.uint8)) for _ in range(3)]
+        for name, size in sizes.items()
+    }
+    references = read_table(inputs["references"], "references").iloc[:3]
+    references = references.assign(reference_id=list(sizes), label=-1, image=[x[0] for x in pixels.values()])
+    images = read_table(inputs["images"], "images").iloc[:6]
+    images = images.assign(
+        image_id=[f"{name}-{n}" for name in sizes for n in (1, 2)],
+        reference_id=[name for name in sizes for _ in (1, 2)],
+        image=[x[n] for x in pixels.values() for n in (1, 2)],
+    )
+    other = {name: tmp_path / f"other-{name}.parquet" for name in ("references", "images", "predictions")}
+    write_table(other["references"], references, "references")
+    write_table(other["images"], images, "images")
+    vote.predict(spec, other | {"calibrated": outputs["voters"]}, {"predictions": other["predictions"]})
+    table = read_table(other["predictions"], "predictions").set_index(["image_id", "voter"])
+    temperature = read_table(outputs["voters"], "voters").set_index("voter")["temperature"]
+    for name, stored in pixels.items():
+        x, y = (machines["one"].predict(vote._tensor([stored[place]])) for place in (0, 2))
+        expected = divergences(x, y, temperature["one"])["kl"][0]
+        assert table.at[(f"{name}-2", "one"), "kl"] == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    write_table(tmp_path / "fewer.parquet", VOTERS, "voters")
+    with pytest.raises(artifacts.ArtifactError, match="expected every voter"):
+        vote.predict(spec, other | {"calibrated": tmp_path / "fewer.parquet"}, other)
+
+
 class Bright(nn.Module):
     """A detector that finds one box where the upper left pixel is bright; counts the images."""
 

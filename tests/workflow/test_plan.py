@@ -8,11 +8,14 @@ from mlclipsim.steps import STEPS
 
 pytestmark = pytest.mark.workflow
 
+# Steps that each data set of people's opinions has its own of: none where human.datasets is empty.
+PER_JUDGED = {"human_images", "human_baselines", "human_predictions", "human_similarities"}
+
 
 def test_a_fresh_clone_plans_every_step(project):
     """No committed file may stand where a rule writes: Snakemake would take it for done."""
     jobs = project.jobs("all")
-    assert set(jobs) == set(STEPS) - {"lit_encoder"}
+    assert set(jobs) == set(STEPS) - {"lit_encoder"} - PER_JUDGED
     assert jobs["similarities"] == 3  # two encoders and the untrained control
     assert jobs["fit"] == 2
 
@@ -21,6 +24,8 @@ def test_local_makes_its_encoder(project, tmp_path):
     jobs = project.jobs("all", "--config", "preset=local", f"assets_dir={tmp_path}")
     assert set(jobs) == set(STEPS)
     assert jobs["lit_encoder"] == 1
+    assert jobs["human_images"] == jobs["human_baselines"] == jobs["human_predictions"] == 1
+    assert jobs["human_similarities"] == 2  # the encoder and its untrained control
 
 
 @pytest.mark.parametrize("preset", ["ci", "paper"])
@@ -31,6 +36,13 @@ def test_presets_plan(project, preset):
 def test_figures_and_tables_are_targets_by_name(project):
     assert "figure_3" not in project.jobs("figure_1")
     assert "figure_1" in project.jobs("figure_1")
+
+
+def test_a_data_set_can_be_checked_by_name(project):
+    done = project.snakemake("check_live", "--cores", "1", "--config", "assets_dir=nowhere", check=False)
+    assert done.returncode != 0
+    assert "live is not there" in (project.root / "results" / "checks" / "live.txt").read_text()
+    assert "the form on its page" in (project.root / "results" / "checks" / "live.txt").read_text()
 
 
 def test_all_problems_in_one_message_before_any_job(project):

@@ -62,6 +62,31 @@ rule table_2:
         " --output provenance={output.provenance:q} > {log:q} 2>&1"
 
 
+rule table_3:
+    input:
+        correlations=rules.human_iqa.output.correlations,
+        code=steps.code("table_3"),
+    output:
+        csv=report(
+            plan.own("tables", "table_3.csv"),
+            caption="../report/table_3.rst",
+            category="Tables",
+        ),
+        md=plan.own("tables", "table_3.md"),
+        tex=plan.own("tables", "table_3.tex"),
+        provenance=plan.own("provenance", "table_3.json"),
+    log:
+        plan.own("logs", "table_3.txt"),
+    conda:
+        "../../environment.yml"
+    params:
+        spec=plan.text("table_3"),
+    shell:
+        "python -m mlclipsim step table_3 --spec {params.spec:q} --input correlations={input.correlations:q}"
+        " --output csv={output.csv:q} --output md={output.md:q} --output tex={output.tex:q}"
+        " --output provenance={output.provenance:q} > {log:q} 2>&1"
+
+
 rule table_4:
     input:
         ablation=rules.layer_ablation.output.ablation,
@@ -289,6 +314,37 @@ rule figure_6:
         " --output csv={output.csv:q} --output provenance={output.provenance:q} > {log:q} 2>&1"
 
 
+rule figure_7:
+    input:
+        ratings=plan.judged("human_images", "ratings.parquet")[:1],
+        references=plan.judged("human_images", "references.parquet")[:1],
+        images=plan.judged("human_images", "images.parquet")[:1],
+        predictions=plan.judged("human_predictions", "predictions.parquet")[:1],
+        voters=rules.predictions.output.voters if JUDGED else [],
+        code=steps.code("figure_7"),
+    output:
+        pdf=plan.own("figures", "figure_7.pdf"),
+        svg=plan.own("figures", "figure_7.svg"),
+        png=report(
+            plan.own("figures", "figure_7.png"),
+            caption="../report/figure_7.rst",
+            category="Figures",
+        ),
+        csv=plan.own("figures", "figure_7.csv"),
+        provenance=plan.own("provenance", "figure_7.json"),
+    log:
+        plan.own("logs", "figure_7.txt"),
+    conda:
+        "../../environment.yml"
+    params:
+        spec=plan.text("figure_7"),
+        inputs=lambda wildcards, input: steps.options(input),
+    shell:
+        "python -m mlclipsim step figure_7 --spec {params.spec:q} {params.inputs:q}"
+        " --output pdf={output.pdf:q} --output svg={output.svg:q} --output png={output.png:q}"
+        " --output csv={output.csv:q} --output provenance={output.provenance:q} > {log:q} 2>&1"
+
+
 rule figure_8:
     input:
         data_size=rules.data_size.output.data_size,
@@ -318,6 +374,7 @@ rule figure_8:
 rule claims:
     input:
         comparisons=rules.preference.output.comparisons,
+        human=rules.human_iqa.output.comparisons,
         code=steps.code("claims"),
     output:
         json=report(
@@ -335,5 +392,6 @@ rule claims:
         spec=plan.text("claims"),
     shell:
         "python -m mlclipsim step claims --spec {params.spec:q} --input comparisons={input.comparisons:q}"
+        " --input human={input.human:q}"
         " --output json={output.json:q} --output md={output.md:q} --output provenance={output.provenance:q}"
         " > {log:q} 2>&1"

@@ -8,7 +8,7 @@ yardstick: ground truth calibrates the voters on clean images and enters no labe
 from __future__ import annotations
 
 from collections import ChainMap, Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from mlclipsim.artifacts import ArtifactError, iterate_table, read_table, stream_table, write_table
 from mlclipsim.datasets.references import StoredReferences
-from mlclipsim.images import decode_image, to_tensor
+from mlclipsim.images import decode_image, image_size, to_tensor
 from mlclipsim.machines import Machine, load
 from mlclipsim.pcmp.divergence import ALL_KINDS, OF_TASK, abstains, compare, fit_temperature, prefers
 from mlclipsim.pcmp.drops import Drops, drops_table
@@ -42,7 +42,8 @@ def predict(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Pa
     sizes move logits by rounding, about 1e-5.
 
     ``voters`` has each classifier's temperature, from labelled clean images, and its accuracy on those and
-    on all labelled references whose images it read.
+    on all labelled references whose images it read. With the input ``calibrated``, such a table of another
+    run, its temperatures are used, and no ``voters`` are made: for references without labels.
     """
     torch.set_num_threads(spec["threads"])
     machines = {name: load(name, entry) for name, entry in spec["voters"].items()}
@@ -51,15 +52,18 @@ def predict(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Pa
     stored = StoredReferences(inputs["references"])
     sample = _calibration_sample(index)
     clean = _on_sample(machines, stored, sample, spec["batch_size"])
-    temperatures = {
-        name: fit_temperature(
-            np.stack([clean[reference_id].answers[name] for reference_id in sample]),
-            np.array([labels[reference_id] for reference_id in sample]),
-        )
-        if machine.task == "classification" and sample
-        else np.nan
-        for name, machine in machines.items()
-    }
+    if "calibrated" in inputs:
+        temperatures = _known_temperatures(inputs["calibrated"], list(machines))
+    else:
+        temperatures = {
+            name: fit_temperature(
+                np.stack([clean[reference_id].answers[name] for reference_id in sample]),
+                np.array([labels[reference_id] for reference_id in sample]),
+            )
+            if machine.task == "classification" and sample
+            else np.nan
+            for name, machine in machines.items()
+        }
     accuracy = _Accuracy(machines, labels)
     accuracy.count(clean, sample)
     recent: dict[str, _Reference] = {}
@@ -68,7 +72,8 @@ def predict(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Pa
         tqdm(total=pq.read_metadata(inputs["images"]).num_rows, desc="predict", unit="image") as progress,
     ):
         columns = ["image_id", "reference_id", "psnr_db", "image"]
-        for frame in iterate_table(inputs["images"], "images", columns, rows=spec["batch_size"]):
+        frames = iterate_table(inputs["images"], "images", columns, rows=spec["batch_size"])
+        for frame in _of_one_size(frames):
             known = ChainMap(clean, recent)
             needed = [r for r in dict.fromkeys(frame["reference_id"]) if r not in known]
             recent |= {reference_id: _Reference(stored.get(reference_id), {}) for reference_id in needed}
@@ -102,7 +107,24 @@ def predict(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Pa
             for reference_id in list(recent)[:-_HELD]:
                 del recent[reference_id]
             progress.update(len(frame))
-    write_table(outputs["voters"], _voters(spec["voters"], temperatures, accuracy), "voters")
+    if "voters" in outputs:
+        write_table(outputs["voters"], _voters(spec["voters"], temperatures, accuracy), "voters")
+
+
+def _known_temperatures(path: Path, voters: list[str]) -> dict[str, float]:
+    temperatures = read_table(path, "voters").set_index("voter")["temperature"]
+    missing = sorted(set(voters) - set(temperatures.index))
+    if missing:
+        raise ArtifactError(f"{path}: expected every voter, {missing} are not there; predict anew")
+    return temperatures[voters].to_dict()
+
+
+def _of_one_size(frames: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """The same rows; images of other sizes come apart, since a batch is one tensor."""
+    for frame in frames:
+        sizes = np.array([image_size(data) for data in frame["image"]])
+        for _, part in frame.groupby(np.unique(sizes, axis=0, return_inverse=True)[1].reshape(-1)):
+            yield part
 
 
 class _Reference(NamedTuple):

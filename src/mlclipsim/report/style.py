@@ -82,6 +82,7 @@ _NAMES = {
     "family_prior": "family prior",
     "shuffled_labels": "shuffled labels",
     "untrained": "untrained encoder",
+    "machine_utility": "machine utility",
     "gaussian_noise": "Gaussian noise",
     "gaussian_blur": "Gaussian blur",
     "jpeg": "JPEG",

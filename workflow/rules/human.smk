@@ -1,0 +1,146 @@
+# Images that people judged: each data set's images, what metrics and machines make of them, and whom people side with.
+
+JUDGED = config["human"]["datasets"]
+
+
+rule human_images:
+    input:
+        code=steps.code("human_images"),
+    output:
+        references="results/{preset}/shared/human_images-{digest}/{dataset}/references.parquet",
+        images="results/{preset}/shared/human_images-{digest}/{dataset}/images.parquet",
+        ratings="results/{preset}/shared/human_images-{digest}/{dataset}/ratings.parquet",
+        comparisons="results/{preset}/shared/human_images-{digest}/{dataset}/comparisons.parquet",
+    log:
+        "results/{preset}/shared/human_images-{digest}/{dataset}/log.txt",
+    conda:
+        "../../environment.yml"
+    params:
+        spec=lambda wildcards: plan.text("human_images", dataset=wildcards.dataset),
+    shell:
+        "python -m mlclipsim step human_images --spec {params.spec:q}"
+        " --output references={output.references:q} --output images={output.images:q}"
+        " --output ratings={output.ratings:q} --output comparisons={output.comparisons:q} > {log:q} 2>&1"
+
+
+rule human_baselines:
+    input:
+        references=lambda wildcards: plan.shared(
+            "human_images", "references.parquet", dataset=wildcards.dataset
+        ),
+        images=lambda wildcards: plan.shared("human_images", "images.parquet", dataset=wildcards.dataset),
+        code=steps.code("human_baselines"),
+    output:
+        scores="results/{preset}/shared/human_baselines-{digest}/{dataset}/scores.parquet",
+    log:
+        "results/{preset}/shared/human_baselines-{digest}/{dataset}/log.txt",
+    conda:
+        "../../environment.yml"
+    threads: config["threads"]
+    resources:
+        gpu=0,
+    params:
+        spec=lambda wildcards: plan.text("human_baselines", dataset=wildcards.dataset),
+    shell:
+        "python -m mlclipsim step human_baselines --spec {params.spec:q} --gpus {resources.gpu}"
+        " --input references={input.references:q} --input images={input.images:q}"
+        " --output scores={output.scores:q} > {log:q} 2>&1"
+
+
+rule human_predictions:
+    input:
+        references=lambda wildcards: plan.shared(
+            "human_images", "references.parquet", dataset=wildcards.dataset
+        ),
+        images=lambda wildcards: plan.shared("human_images", "images.parquet", dataset=wildcards.dataset),
+        calibrated=rules.predictions.output.voters,
+        code=steps.code("human_predictions"),
+    output:
+        predictions="results/{preset}/shared/human_predictions-{digest}/{dataset}/predictions.parquet",
+    log:
+        "results/{preset}/shared/human_predictions-{digest}/{dataset}/log.txt",
+    conda:
+        "../../environment.yml"
+    threads: config["threads"]
+    resources:
+        gpu=0,
+    params:
+        spec=lambda wildcards: plan.text("human_predictions", dataset=wildcards.dataset),
+    shell:
+        "python -m mlclipsim step human_predictions --spec {params.spec:q} --gpus {resources.gpu}"
+        " --input references={input.references:q} --input images={input.images:q}"
+        " --input calibrated={input.calibrated:q} --output predictions={output.predictions:q} > {log:q} 2>&1"
+
+
+rule human_similarities:
+    input:
+        references=lambda wildcards: plan.shared(
+            "human_images", "references.parquet", dataset=wildcards.dataset
+        ),
+        images=lambda wildcards: plan.shared("human_images", "images.parquet", dataset=wildcards.dataset),
+        checkpoint=lambda wildcards: (
+            [plan.shared("lit_encoder", "encoder.safetensors", wildcards.encoder)]
+            if wildcards.encoder in LIT
+            else []
+        ),
+        code=steps.code("human_similarities"),
+    output:
+        similarities="results/{preset}/shared/human_similarities-{encoder}-{digest}/{dataset}/similarities.parquet",
+    log:
+        "results/{preset}/shared/human_similarities-{encoder}-{digest}/{dataset}/log.txt",
+    conda:
+        "../../environment.yml"
+    threads: config["threads"]
+    resources:
+        gpu=0,
+    params:
+        spec=lambda wildcards: plan.text("human_similarities", wildcards.encoder, wildcards.dataset),
+        inputs=lambda wildcards, input: steps.options(input),
+    shell:
+        "python -m mlclipsim step human_similarities --spec {params.spec:q} --gpus {resources.gpu}"
+        " {params.inputs:q} --output similarities={output.similarities:q} > {log:q} 2>&1"
+
+
+rule human_iqa:
+    input:
+        ratings=plan.judged("human_images", "ratings.parquet"),
+        pairs=plan.judged("human_images", "comparisons.parquet"),
+        baselines=plan.judged("human_baselines", "scores.parquet"),
+        similarities=plan.judged("human_similarities", "similarities.parquet", plan.encoder),
+        untrained=plan.judged("human_similarities", "similarities.parquet", plan.untrained),
+        predictions=plan.judged("human_predictions", "predictions.parquet"),
+        voters=rules.predictions.output.voters if JUDGED else [],
+        weights=plan.own("models", plan.encoder, "weights.json") if JUDGED else [],
+        preference=rules.preference.output.comparisons if JUDGED else [],
+        code=steps.code("human_iqa"),
+    output:
+        correlations=plan.own("benchmarks", "correlations.parquet"),
+        comparisons=plan.own("benchmarks", "human_comparisons.json"),
+    log:
+        plan.own("logs", "human_iqa.txt"),
+    conda:
+        "../../environment.yml"
+    params:
+        spec=plan.text("human_iqa"),
+        inputs=lambda wildcards, input: steps.options(input),
+    shell:
+        "python -m mlclipsim step human_iqa --spec {params.spec:q} {params.inputs:q}"
+        " --output correlations={output.correlations:q} --output comparisons={output.comparisons:q}"
+        " > {log:q} 2>&1"
+
+
+# `snakemake check_tid2013`: is it there, complete and sound? Makes nothing, so it always runs.
+for name in plan.catalogs["datasets"]:
+
+    rule:
+        name:
+            f"check_{name.replace('-', '_')}"
+        log:
+            f"results/checks/{name}.txt",
+        localrule: True
+        conda:
+            "../../environment.yml"
+        params:
+            name=name,
+        shell:
+            "python -m mlclipsim check-data {params.name:q} 2>&1 | tee {log:q}"
