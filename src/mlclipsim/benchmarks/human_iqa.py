@@ -259,7 +259,7 @@ class Interval:
     failed: np.ndarray  # resamples without a figure: left out of the bootstrap; the jackknife needs all
 
 
-_NO_INTERVAL = Interval(*np.full((2, 4), np.nan), "none", np.zeros(4, int))
+_NO_INTERVAL = Interval(np.full(4, np.nan), np.full(4, np.nan), "none", np.zeros(4, int))
 
 
 class Panel:
@@ -363,7 +363,8 @@ class Panel:
             kept = [column[np.isfinite(column)] for column in drawn.T]
             ends = [np.quantile(column, [0.025, 0.975]) if len(column) else [np.nan] * 2 for column in kept]
             failed = len(drawn) - np.array([len(column) for column in kept])
-            return Interval(*np.array(ends).T, "bootstrap", failed)
+            low, high = np.array(ends).T
+            return Interval(low, high, "bootstrap", failed)
         without = np.array([statistic(used[self.references[used] != c]) for c in members])
         centre = _fisher(estimate)
         error = np.sqrt((n - 1) / n * ((_fisher(without) - centre) ** 2).sum(axis=0))
