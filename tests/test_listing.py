@@ -78,7 +78,9 @@ def test_metrics_with_their_direction_and_state(capsys, monkeypatch):
     }
     assert table["psnr"]["better"] == "higher"
     monkeypatch.setattr(listing, "find_spec", lambda library: None)
-    assert {row["state"] for row in rows(listing.metrics())} == {"needs piq: pip install 'mlclipsim[suite]'"}
+    states = {row["metric"]: row["state"] for row in rows(listing.metrics())}
+    assert states["gmsd"] == "needs piq: pip install 'mlclipsim[suite]'"
+    assert states["dreamsim"] == "needs dreamsim: pip install dreamsim"
 
 
 def test_metrics_outside_the_project_say_where_to_go(outside, capsys):

@@ -10,6 +10,8 @@ from mlclipsim.usage import UsageError
 
 __all__ = ["as_text", "encoders", "metrics"]
 
+_OF_SUITE = ("piq", "torchmetrics")  # libraries that come with it; the others have licences of their own
+
 
 def as_text(rows: Iterable[Sequence[str]]) -> str:
     """One line a row, in columns as wide as they need to be."""
@@ -79,7 +81,8 @@ def metrics() -> str:
         library, needs = entry["library"], entry["needs"]
         state = "ready" if needs == "nothing" else f"needs {needs}"
         if find_spec(library) is None:
-            state = f"needs {library}: pip install 'mlclipsim[suite]'"
+            package = "'mlclipsim[suite]'" if library in _OF_SUITE else library
+            state = f"needs {library}: pip install {package}"
         better = "higher" if entry["higher_is_better"] else "lower"
         rows.append((name, library, entry["variant"], better, entry["class"], state))
     return as_text(rows)
