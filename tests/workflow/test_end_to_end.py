@@ -43,12 +43,12 @@ def test_two_runs_and_a_killed_one_give_the_same_bytes(project):
     print(f"preset ci: {time.perf_counter() - started:.0f} s")
     first = results(project.root)
     run = project.root / "results/ci/default"
-    for name in ("tables/table_1", "tables/table_2", "tables/table_8"):
+    for number in (1, 2, 3, 4, 5, 8, 9):
         for ending in ("csv", "md", "tex"):
-            assert (run / f"{name}.{ending}").stat().st_size > 0
-    for name in ("figure_1", "figure_2", "figure_3"):
+            assert (run / f"tables/table_{number}.{ending}").stat().st_size > 0
+    for number in (1, 2, 3, 6, 7, 8):
         for ending in ("pdf", "svg", "png", "csv"):
-            assert (run / f"figures/{name}.{ending}").stat().st_size > 0
+            assert (run / f"figures/figure_{number}.{ending}").stat().st_size > 0
     with (run / "tables/table_2.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert list(rows[0])[: len(TABLE_2)] == TABLE_2
