@@ -23,14 +23,14 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
     write_csv(outputs["csv"], frame)
     with page(spec, outputs, height_mm=76) as figure:
         left, right = figure.subplots(1, 2)
-        figure.subplots_adjust(left=0.07, right=0.99, top=0.92, bottom=0.17, wspace=0.2)
+        figure.subplots_adjust(left=0.07, right=0.985, top=0.92, bottom=0.17, wspace=0.2)
         _votes(left, frame[frame["panel"] == "votes"])
         _accuracy(right, frame[(frame["panel"] == "accuracy") & (frame["voters"] == "held_out")])
 
 
 def _votes(axes: Axes, frame: pd.DataFrame) -> None:
     axes.plot([0.5, 1], [0.5, 1], color="0.6", linewidth=0.7, linestyle=(0, (3, 2)), zorder=0)
-    axes.text(0.87, 0.85, "as predicted", color="0.45", va="top", fontsize="small")
+    axes.text(0.84, 0.78, "dashed: as predicted", color="0.45", va="top", fontsize="small")
     for group, colour in VOTER_COLOURS.items():
         part = frame[frame["voters"] == group]
         error = (part["n_pairs"] * (part["predicted"] - part["estimate"]).abs()).sum() / part["n_pairs"].sum()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +24,18 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
     write_csv(outputs["csv"], frame)
     with page(spec, outputs, height_mm=68) as figure:
         panels = figure.subplots(1, len(_LABELS), sharey=True)
-        figure.subplots_adjust(left=0.07, right=0.99, top=0.92, bottom=0.19, wspace=0.06)
+        figure.subplots_adjust(left=0.085, right=0.985, top=0.92, bottom=0.19, wspace=0.06)
         for axes, quantity in zip(panels, _LABELS, strict=True):
             _panel(axes, frame[frame["quantity"] == quantity])
             axes.set_xlabel(_LABELS[quantity])
         panels[0].set_ylabel("2AFC, slice macro")
-        low, high = panels[0].get_ylim()
-        panels[0].set_ylim(low - 0.35 * (high - low), high)  # room for the legend
-        panels[0].legend(loc="lower left", ncols=2, columnspacing=1.0, handlelength=1.6)
+        figure.legend(
+            *panels[0].get_legend_handles_labels(), loc="upper left", bbox_to_anchor=(0.08, 1.01), ncols=4,
+            columnspacing=1.0, handlelength=1.6,
+        )  # fmt: skip
         test = frame[frame["voters"] == "held_out"].iloc[0]
-        panels[-1].set_title(
-            f"{test['n_pairs']:,} test pairs of {test['n_references']:,} references",
-            loc="right",
-            color="0.35",
-        )
+        counted = f"{test['n_pairs']:,} test pairs of {test['n_references']:,} references"
+        figure.text(0.01, 0.02, counted, color="0.35", fontsize="small")
 
 
 def _panel(axes: Axes, frame: pd.DataFrame) -> None:
@@ -45,16 +44,21 @@ def _panel(axes: Axes, frame: pd.DataFrame) -> None:
         needs_none, fits = part[part["size"] == 0], part[part["size"] > 0]
         axes.axhline(
             needs_none["estimate"].item(), color=colour, linewidth=0.8, linestyle=(0, (3, 2)),
-            label="uniform weights",
+            label=f"uniform weights, {label(group)}",
         )  # fmt: skip
         axes.fill_between(
             fits["size"], fits["ci_low"], fits["ci_high"], color=colour, alpha=0.18, linewidth=0
         )
         axes.vlines(fits["size"], fits["draw_low"], fits["draw_high"], color=colour, linewidth=0.9)
-        axes.plot(fits["size"], fits["estimate"], "o-", color=colour, markersize=3, label=label(group))
+        axes.plot(
+            fits["size"], fits["estimate"], "o-", color=colour, markersize=3, label=f"fitted, {label(group)}"
+        )
     sizes = sorted(frame.loc[frame["size"] > 0, "size"].unique())
     if sizes[-1] > 20:
         axes.set_xscale("log")
-    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    # A tick each, and its number unless the next, in the end all there is, lies too close for both.
+    crowded = [sizes[-1] > 20 and size < after < 1.6 * size for size, after in pairwise(sizes)]
+    numbers = ["" if close else f"{size:,}" for size, close in zip(sizes, [*crowded, False], strict=True)]
+    axes.set_xticks(sizes, numbers)
     axes.minorticks_off()
     tidy_axes(axes)
