@@ -222,6 +222,14 @@ def test_images_of_several_sizes_with_temperatures_from_elsewhere(predicted, tmp
         vote.predict(spec, other | {"calibrated": tmp_path / "fewer.parquet"}, other)
 
 
+def test_classifiers_are_not_left_uncalibrated(predicted, tmp_path):
+    spec, inputs, outputs, _, _ = predicted
+    unlabelled = read_table(inputs["references"], "references").assign(label=-1).astype({"label": "int32"})
+    write_table(tmp_path / "unlabelled.parquet", unlabelled, "references")
+    with pytest.raises(ValueError, match="expected labelled clean images to calibrate a voter on, got none"):
+        vote.predict(spec, inputs | {"references": tmp_path / "unlabelled.parquet"}, outputs)
+
+
 class Bright(nn.Module):
     """A detector that finds one box where the upper left pixel is bright; counts the images."""
 

@@ -44,6 +44,9 @@ def predict(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Pa
     ``voters`` has each classifier's temperature, from labelled clean images, and its accuracy on those and
     on all labelled references whose images it read. With the input ``calibrated``, such a table of another
     run, its temperatures are used, and no ``voters`` are made: for references without labels.
+
+    Raises:
+        ValueError: a classifier, but no labelled reference to calibrate it on.
     """
     torch.set_num_threads(spec["threads"])
     machines = {name: load(name, entry) for name, entry in spec["voters"].items()}
@@ -57,10 +60,10 @@ def predict(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Pa
     else:
         temperatures = {
             name: fit_temperature(
-                np.stack([clean[reference_id].answers[name] for reference_id in sample]),
+                np.array([clean[reference_id].answers[name] for reference_id in sample]),
                 np.array([labels[reference_id] for reference_id in sample]),
             )
-            if machine.task == "classification" and sample
+            if machine.task == "classification"
             else np.nan
             for name, machine in machines.items()
         }
