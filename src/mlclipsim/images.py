@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ __all__ = [
     "MIN_SIDE",
     "ImageError",
     "check_images",
+    "decode_batch",
     "decode_image",
     "encode_image",
     "image_size",
@@ -153,6 +155,15 @@ def to_tensor(image: np.ndarray) -> Tensor:
         raise TypeError(f"expected a uint8 array (H, W, 3) or (N, H, W, 3), got {image.dtype} {image.shape}")
     channels_first = np.ascontiguousarray(np.moveaxis(image, -1, -3))
     return torch.from_numpy(channels_first).float() / 255
+
+
+def decode_batch(stored: Iterable[bytes]) -> Tensor:
+    """Stored images of one size as float32 ``(N, 3, H, W)`` in [0, 1].
+
+    Raises:
+        ImageError: as :func:`read_image`.
+    """
+    return to_tensor(np.stack([decode_image(data) for data in stored]))
 
 
 def to_uint8(images: Tensor) -> np.ndarray:

@@ -8,7 +8,6 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from tqdm import tqdm
@@ -16,7 +15,7 @@ from tqdm import tqdm
 from mlclipsim.artifacts import iterate_table, stream_table
 from mlclipsim.datasets.references import StoredReferences
 from mlclipsim.encoders import Encoder, load_encoder
-from mlclipsim.images import decode_image, to_tensor
+from mlclipsim.images import decode_batch
 from mlclipsim.metric import MLCLIPSim
 from mlclipsim.places import locate
 
@@ -56,9 +55,9 @@ def build(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path
         tqdm(desc=f"similarities, {name}", unit="image") as progress,
     ):
         for reference_id, images in groupby(_images(inputs["images"]), key=itemgetter(1)):
-            encoded = metric.encode(_batch([references.get(reference_id)], device))
+            encoded = metric.encode(decode_batch([references.get(reference_id)]).to(device))
             for batch in _batches(images, batch_size):
-                distorted = _batch([stored for _, _, stored in batch], device)
+                distorted = decode_batch(stored for _, _, stored in batch).to(device)
                 values = metric.per_layer(reference=encoded, distorted=distorted).double().cpu().tolist()
                 rows += [
                     (image, reference_id, *row) for (image, _, _), row in zip(batch, values, strict=True)
@@ -110,8 +109,3 @@ def _batches(items: Iterator[tuple[str, str, bytes]], size: int) -> Iterator[lis
             batch = []
     if batch:
         yield batch
-
-
-def _batch(stored: list[bytes], device: str) -> torch.Tensor:
-    """Stored images of one size as ``(N, 3, H, W)`` in [0, 1]."""
-    return to_tensor(np.stack([decode_image(data) for data in stored])).to(device)

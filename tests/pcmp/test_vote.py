@@ -10,7 +10,7 @@ from torch import nn
 
 from mlclipsim import artifacts
 from mlclipsim.artifacts import read_table, write_table
-from mlclipsim.images import encode_image
+from mlclipsim.images import decode_batch, encode_image
 from mlclipsim.machines import Classifier, Detector, Segmenter
 from mlclipsim.pcmp import vote
 from mlclipsim.pcmp.divergence import divergences
@@ -166,7 +166,7 @@ def test_predictions_are_divergences_from_the_own_reference(predicted):
     voters = read_table(outputs["voters"], "voters").set_index("voter")
     assert len(table) == 24
     machine = machines["two"]
-    x, y = (machine(vote._tensor(pd.Series([stored[i]]))).detach().numpy() for i in (6 + 5 % 4, 12 + 5))
+    x, y = (machine(decode_batch(pd.Series([stored[i]]))).detach().numpy() for i in (6 + 5 % 4, 12 + 5))
     row = table[(table["image_id"] == "i5") & (table["voter"] == "two")].iloc[0]
     for kind, value in divergences(x, y, voters.at["two", "temperature"]).items():
         assert row[kind] == pytest.approx(value[0], rel=1e-4, abs=1e-6)
@@ -214,7 +214,7 @@ def test_images_of_several_sizes_with_temperatures_from_elsewhere(predicted, tmp
     table = read_table(other["predictions"], "predictions").set_index(["image_id", "voter"])
     temperature = read_table(outputs["voters"], "voters").set_index("voter")["temperature"]
     for name, stored in pixels.items():
-        x, y = (machines["one"].predict(vote._tensor([stored[place]])) for place in (0, 2))
+        x, y = (machines["one"].predict(decode_batch([stored[place]])) for place in (0, 2))
         expected = divergences(x, y, temperature["one"])["kl"][0]
         assert table.at[(f"{name}-2", "one"), "kl"] == pytest.approx(expected, rel=1e-4, abs=1e-6)
     write_table(tmp_path / "fewer.parquet", VOTERS, "voters")

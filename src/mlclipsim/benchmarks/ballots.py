@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from mlclipsim.artifacts import read_table
-from mlclipsim.benchmarks import consensus
 from mlclipsim.benchmarks.refit import Labels, Study
 from mlclipsim.pcmp.divergence import OF_TASK, prefers
+from mlclipsim.pcmp.labels import soft_label
 
 __all__ = ["Ballots"]
 
@@ -71,7 +71,7 @@ class Ballots:
         columns = []
         for names, usual in zip(members, self._study.labels[group].T, strict=True):
             voters = self._voters.loc[names]
-            label = consensus.soft_label(
+            label = soft_label(
                 votes[names].to_numpy(float), voters["task"].to_numpy(str), voters["family"].to_numpy(str)
             )
             columns.append(np.where(np.isfinite(usual), label, np.nan))

@@ -1,4 +1,4 @@
-"""What votes alone can tell: soft labels of any group of voters, how well voters agree, and what a perfect
+"""What votes alone can tell: how well voters agree, and what a perfect
 metric could reach on their labels.
 
 Votes are arrays (pairs, voters) of 1 (A is closer to the reference), 0 (B), 1/2 (tie), NaN (the voter
@@ -12,38 +12,18 @@ import itertools
 import krippendorff
 import numpy as np
 
+from mlclipsim.pcmp.labels import mean, soft_label
+
 __all__ = [
     "agreement",
     "attainable",
     "coin_flip",
     "credit",
     "leave_one_voter_out",
+    "mean",
     "preference",
     "soft_label",
 ]
-
-
-def mean(values: np.ndarray) -> np.ndarray:
-    """Mean over the last axis of what is not NaN; NaN where nothing is left."""
-    present = np.isfinite(values)
-    total, count = np.where(present, values, 0.0).sum(axis=-1), present.sum(axis=-1)
-    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-
-
-def soft_label(votes: np.ndarray, tasks: np.ndarray, families: np.ndarray) -> np.ndarray:
-    """Mean over tasks of mean over architecture families of mean over voters, shape (pairs,).
-
-    So a task with many voters, or a family with many members, counts no more than another. ``tasks`` and
-    ``families`` name those of each voter, shape (voters,). NaN where nobody voted.
-    """
-    by_task = []
-    for task in np.unique(tasks):
-        of_task = tasks == task
-        groups = [votes[:, of_task & (families == family)] for family in np.unique(families[of_task])]
-        by_task.append(mean(np.stack([mean(group) for group in groups], axis=-1)))
-    if not by_task:
-        return np.full(len(votes), np.nan)
-    return mean(np.stack(by_task, axis=-1))
 
 
 def preference(difference: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import pandas as pd
 from scipy import stats
 
 from mlclipsim.artifacts import ArtifactError
-from mlclipsim.benchmarks.consensus import soft_label
+from mlclipsim.pcmp.labels import soft_label
 
 __all__ = ["machine_utility"]
 

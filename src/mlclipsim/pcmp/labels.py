@@ -4,16 +4,41 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-__all__ = ["enough_votes", "soft_labels"]
+__all__ = ["enough_votes", "mean", "soft_label", "soft_labels"]
+
+
+def mean(values: np.ndarray) -> np.ndarray:
+    """Mean over the last axis of what is not NaN; NaN where nothing is left."""
+    present = np.isfinite(values)
+    total, count = np.where(present, values, 0.0).sum(axis=-1), present.sum(axis=-1)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+
+
+def soft_label(votes: np.ndarray, tasks: np.ndarray, families: np.ndarray) -> np.ndarray:
+    """Mean over tasks of mean over architecture families of mean over voters, shape (pairs,).
+
+    So a task with many voters, or a family with many members, counts no more than another. A voter that
+    abstains (NaN) is left out, and so is a family or task that has no other; NaN where nobody voted.
+
+    Args:
+        votes: (pairs, voters) in {0, 1/2, 1, NaN}.
+        tasks, families: of each voter, (voters,).
+    """
+    by_task = []
+    for task in np.unique(tasks):
+        of_task = tasks == task
+        groups = [votes[:, of_task & (families == family)] for family in np.unique(families[of_task])]
+        by_task.append(mean(np.stack([mean(group) for group in groups], axis=-1)))
+    if not by_task:
+        return np.full(len(votes), np.nan)
+    return mean(np.stack(by_task, axis=-1))
 
 
 def soft_labels(votes: pd.DataFrame, families: pd.Series, tasks: pd.Series) -> pd.DataFrame:
-    """Soft label: mean over tasks of the mean over architecture families of the mean over voters.
-
-    So neither a task with many networks nor a family with many members outvotes the others. A voter that
-    abstains (NaN) is left out; so is a family or task that has no other.
+    """:func:`soft_label` of each pair, and how many votes are behind it.
 
     Args:
         votes: (pairs, voters) in {0, 1/2, 1, NaN}.
@@ -23,13 +48,11 @@ def soft_labels(votes: pd.DataFrame, families: pd.Series, tasks: pd.Series) -> p
         per pair: ``label`` in [0, 1] (NaN without any vote), ``n_votes``, ``n_families``.
     """
     voters = votes.columns
-    by_voter = votes.T
-    by_family = by_voter.groupby([tasks[voters].to_numpy(), families[voters].to_numpy()]).mean()
-    by_task = by_family.groupby(level=0).mean()
-    families_heard = by_voter.groupby(families[voters].to_numpy()).count() > 0
+    of_voter = (tasks[voters].to_numpy(str), families[voters].to_numpy(str))
+    families_heard = votes.T.groupby(of_voter[1]).count() > 0
     return pd.DataFrame(
         {
-            "label": by_task.mean(),
+            "label": soft_label(votes.to_numpy(float), *of_voter),
             "n_votes": votes.notna().sum(axis=1),
             "n_families": families_heard.sum(),
         }

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from mlclipsim.artifacts import ArtifactError, iterate_table, read_table, stream_table, write_table
 from mlclipsim.datasets.references import StoredReferences
-from mlclipsim.images import decode_image, image_size, to_tensor
+from mlclipsim.images import decode_batch, image_size
 from mlclipsim.machines import Machine, load
 from mlclipsim.pcmp.divergence import ALL_KINDS, OF_TASK, abstains, compare, fit_temperature, prefers
 from mlclipsim.pcmp.drops import Drops, drops_table
@@ -80,7 +80,7 @@ def predict(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Pa
             known = ChainMap(clean, recent)
             needed = [r for r in dict.fromkeys(frame["reference_id"]) if r not in known]
             recent |= {reference_id: _Reference(stored.get(reference_id), {}) for reference_id in needed}
-            batch = _tensor([*frame["image"], *(recent[reference_id].image for reference_id in needed)])
+            batch = decode_batch([*frame["image"], *(recent[reference_id].image for reference_id in needed)])
             here = {reference_id: known[reference_id] for reference_id in frame["reference_id"]}
             parts = []
             for name, machine in machines.items():
@@ -171,22 +171,18 @@ def _on_sample(
     clean: dict[str, _Reference] = {}
     for start in tqdm(range(0, len(sample), batch_size), desc="predict references", unit="batch"):
         part = {reference_id: stored.get(reference_id) for reference_id in sample[start : start + batch_size]}
-        batch = _tensor(part.values())
+        batch = decode_batch(part.values())
         answers = {name: machine.predict(batch) for name, machine in machines.items()}
         for place, (reference_id, image) in enumerate(part.items()):
             clean[reference_id] = _Reference(image, {name: all_[place] for name, all_ in answers.items()})
     return clean
 
 
-def _tensor(stored: Iterable[bytes]) -> torch.Tensor:
-    return to_tensor(np.stack([decode_image(image) for image in stored]))
-
-
 def _psnr_seen(
     machine: Machine, reference_ids: pd.Series, references: dict[str, _Reference], seen: torch.Tensor
 ) -> np.ndarray:
     """PSNR in dB of preprocessed images against their references, preprocessed alike."""
-    originals = machine.preprocess(_tensor(reference.image for reference in references.values()))
+    originals = machine.preprocess(decode_batch(reference.image for reference in references.values()))
     row_of = {reference_id: row for row, reference_id in enumerate(references)}
     errors = [
         (image - originals[row_of[reference_id]]).square_().mean()
