@@ -248,6 +248,39 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("n_references", pa.int64()),
         ]
     ),
+    # Pairs on which metric and machines disagree most, with what it takes to look at them. `expected` is the
+    # probability that the fitted metric gives to A; images as stored (WebP), maps of similarity as PNG.
+    "disagreements": pa.schema(
+        [
+            ("pair_id", _ID),
+            ("fold", pa.int32()),
+            ("reference_id", _ID),
+            ("target_db", pa.float64()),
+            ("family_a", _NAME),
+            ("family_b", _NAME),
+            ("label_held_out", pa.float64()),
+            ("label_seen", pa.float64()),
+            ("expected", pa.float64()),
+            ("score_a", pa.float64()),
+            ("score_b", pa.float64()),
+            ("pixels_reference", pa.binary()),
+            ("pixels_a", pa.binary()),
+            ("pixels_b", pa.binary()),
+            ("map_a", pa.binary()),
+            ("map_b", pa.binary()),
+        ]
+    ),
+    # With whom each voter (kind `held_out` or `seen`) and each metric sides there: 1 = A, 0 = B, 1/2 = a tie.
+    "sides": pa.schema(
+        [
+            ("pair_id", _ID),
+            ("fold", pa.int32()),
+            ("kind", _NAME),
+            ("name", _NAME),
+            ("variant", _NAME),
+            ("side", pa.float64()),
+        ]
+    ),
 }
 
 

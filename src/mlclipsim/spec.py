@@ -257,6 +257,7 @@ class Plan:
                 if entry.get("opinions")
             },
             "run": self.run,
+            "config": config,
             "threads": config["workers"] if step in IN_PROCESSES else config["threads"],
         }
         document = ("preset", "run", "style")
@@ -283,6 +284,9 @@ class Plan:
             "human_similarities": ("encoder", "batch_size"),
             "human_iqa": ("human", "benchmark", "metrics", "votes", "known"),
             "figure_7": (*document, "human", "votes"),
+            "disagreements": ("page", "benchmark", "folds", "encoder"),
+            "record": ("config",),
+            "compare": ("preset", "compare"),
         }
         common = ("threads",) if step in SEEDLESS else ("seed", "threads")
         return {key: resolved.get(key, config.get(key)) for key in (*common, *keys.get(step, document))}

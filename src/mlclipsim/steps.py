@@ -24,6 +24,7 @@ class Step:
     call: str
     lists: frozenset[str] = frozenset()  # inputs that are lists of files even where there is just one
     report: bool = False  # makes a table, a figure or the claims: its outputs get a provenance file
+    reads: str | None = None  # a folder of the package whose files it reads, besides the code that it runs
 
 
 STEPS = {
@@ -64,6 +65,14 @@ STEPS = {
     "figure_6": Step("report.figures.figure_6:make", report=True),
     "figure_7": Step("report.figures.figure_7:make", report=True),
     "figure_8": Step("report.figures.figure_8:make", report=True),
+    "disagreements": Step("benchmarks.disagreements:find", lists=frozenset({"scores"})),
+    "record": Step("report.record:write"),
+    "report": Step("report.page:make", lists=frozenset({"documents", "captions"}), reads="report/templates"),
+    "compare": Step(
+        "report.compare:make",
+        lists=frozenset({"record", "claims", "table_2", "table_4", "table_5", "figure_3"}),
+        reads="report/templates",
+    ),
 }
 
 
@@ -79,7 +88,9 @@ def code(step: str) -> list[str]:
     Followed import by import, so that the list cannot fall behind the code: editing one of these files makes
     the step run again, editing any other does not.
     """
-    return module_code(STEPS[step].call.split(":")[0])
+    folder = STEPS[step].reads
+    read = sorted((PACKAGE / folder).iterdir()) if folder else []
+    return module_code(STEPS[step].call.split(":")[0]) + [_relative(path) for path in read]
 
 
 def options(files: Mapping[str, str | Sequence[str]]) -> list[str]:

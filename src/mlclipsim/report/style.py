@@ -18,6 +18,7 @@ from mlclipsim.artifacts import atomic
 __all__ = [
     "CLASSES",
     "COLOURS",
+    "VERDICT_COLOURS",
     "VOTER_COLOURS",
     "Millimetres",
     "caveat",
@@ -49,6 +50,7 @@ CLASSES = {  # in the order in which tables list them
     "control": "Controls",
     "ceiling": "Ceilings",
 }
+VERDICT_COLOURS = {"holds": "#009E73", "fails": "#D55E00", "not_tested": "#7F7F7F"}
 VOTER_COLOURS = {"held_out": "#56B4E9", "seen": "#E69F00"}
 _NAMES = {
     "ml_clipsim": "ML-CLIPSim",
