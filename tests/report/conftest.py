@@ -87,7 +87,7 @@ class Page:
     """One file, opened at one width; ``complaints`` and ``requests`` are as of now."""
 
     def __init__(self, browser: Browser, path: Path, width: int, dark: bool):
-        self._browser, self._path = browser, path
+        self._browser, self._path, self._width = browser, path, width
         target = browser.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = browser.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
@@ -140,7 +140,7 @@ class Page:
     @property
     def overflow(self) -> int:
         """Pixels by which the page is wider than its window."""
-        return self.run("document.documentElement.scrollWidth - innerWidth")
+        return self.run("document.documentElement.scrollWidth") - self._width
 
     def screenshot(self, path: Path) -> None:
         """The whole page, as PNG."""

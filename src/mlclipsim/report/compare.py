@@ -100,7 +100,9 @@ def _ablation(tables: list[Path]) -> list[tuple[str, list[dict[str, Row]]]]:
     for path in tables:
         table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(_KEYS, str))
         table[_KEYS] = table[_KEYS].fillna("")
-        rows = table[(table["slice"] == "macro") & (table["voters"] == "held_out") & table["estimate"].notna()]
+        rows = table[
+            (table["slice"] == "macro") & (table["voters"] == "held_out") & table["estimate"].notna()
+        ]
         with_global = ["with_global"] if "with_global" in rows else []
         frames.append(rows.drop_duplicates([*_KEYS, *with_global]))
     factors = dict.fromkeys(factor for frame in frames for factor in frame["factor"])

@@ -1,4 +1,4 @@
-"""The workflow's graph of rules, laid out in columns from what is given to what is made."""
+"""The workflow's graph of rules, laid out in rows from what is given down to what is made."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import networkx as nx
 
 __all__ = ["Box", "Drawing", "draw", "of_rules"]
 
-_WIDTH, _HEIGHT = 128, 26  # px of a box
-_ACROSS, _DOWN = 46, 12  # px between boxes
-_SWEEPS = 8  # of the ordering within columns
+_WIDTH, _HEIGHT = 104, 26  # px of a box
+_ACROSS, _DOWN = 10, 34  # px between boxes
+_SWEEPS = 8  # of the ordering within rows
+
+Node = str | tuple[str, int]  # a rule; or where connections from a rule pass a row (its number)
 
 
 @dataclass(frozen=True)
@@ -54,70 +56,71 @@ def draw(graph: nx.DiGraph) -> Drawing:
     what stands here is what must come before what.
     """
     reduced = nx.transitive_reduction(graph)
-    columns = [list(sorted(column)) for column in nx.topological_generations(reduced)]
-    layered, routes = _with_bends(reduced, columns)
+    rows: list[list[Node]] = [sorted(row) for row in nx.topological_generations(reduced)]
+    layered, routes = _with_bends(reduced, rows)
     for sweep in range(_SWEEPS):  # barycentres, back and forth
         towards = layered.pred if sweep % 2 == 0 else layered.succ
-        rank = {node: _from_middle(column, node) for column in columns for node in column}
-        for column in columns:
-            column.sort(key=lambda node: _mean([rank[other] for other in towards[node]], rank[node]))
-    heights = [sum(_height(node) + _DOWN for node in column) - _DOWN for column in columns]
-    tallest = max(heights, default=0)
-    corner = {}
-    for number, column in enumerate(columns):
-        y = (tallest - heights[number]) / 2
-        for node in column:
-            corner[node] = (number * (_WIDTH + _ACROSS), y)
-            y += _height(node) + _DOWN
+        rank = {node: _from_middle(row, node) for row in rows for node in row}
+        for row in rows:
+            row.sort(key=lambda node: _mean([rank[other] for other in towards[node]], rank[node]))
+    widths = [sum(_width(node) + _ACROSS for node in row) - _ACROSS for row in rows]
+    widest = max(widths, default=0)
+    corner: dict[Node, tuple[float, float]] = {}
+    for number, row in enumerate(rows):
+        x = (widest - widths[number]) / 2
+        for node in row:
+            corner[node] = (x, number * (_HEIGHT + _DOWN))
+            x += _width(node) + _ACROSS
     return Drawing(
-        width=max(0, len(columns) * (_WIDTH + _ACROSS) - _ACROSS),
-        height=tallest,
+        width=widest,
+        height=max(0, len(rows) * (_HEIGHT + _DOWN) - _DOWN),
         box_width=_WIDTH,
         box_height=_HEIGHT,
-        boxes=[Box(node, *corner[node]) for column in columns for node in column if node in reduced],
+        boxes=[Box(node, *corner[node]) for row in rows for node in row if isinstance(node, str)],
         paths=[_path(route, corner) for route in routes],
     )
 
 
-def _with_bends(graph: nx.DiGraph, columns: list[list[Any]]) -> tuple[nx.DiGraph, list[list[Any]]]:
-    """The graph with an invisible node wherever a connection passes a column, so that it gets room there:
-    added to ``columns``. And every connection as the nodes that it goes through.
+def _with_bends(graph: nx.DiGraph, rows: list[list[Node]]) -> tuple[nx.DiGraph, list[list[Node]]]:
+    """The graph with an invisible node wherever connections from a rule pass a row, so that they get room
+    there, one for all: added to ``rows``. And every connection as the nodes that it goes through.
     """
-    level = {node: number for number, column in enumerate(columns) for node in column}
+    level = {node: number for number, row in enumerate(rows) for node in row}
     layered, routes = nx.DiGraph(), []
     layered.add_nodes_from(graph)
     for source, target in sorted(graph.edges):
-        between = range(level[source] + 1, level[target])
-        route = [source, *((source, target, number) for number in between), target]
-        for number in between:
-            columns[number].append((source, target, number))
+        bends = [(source, number) for number in range(level[source] + 1, level[target])]
+        for bend in bends:
+            if bend not in layered:
+                rows[bend[1]].append(bend)
+        route = [source, *bends, target]
         nx.add_path(layered, route)
         routes.append(route)
     return layered, routes
 
 
-def _height(node: Any) -> float:
-    return _HEIGHT if isinstance(node, str) else 0
+def _width(node: Node) -> float:
+    return _WIDTH if isinstance(node, str) else 0
 
 
-def _from_middle(column: list[Any], node: Any) -> float:
-    """Where a node stands in its column, 0 in the middle: columns of any length compare."""
-    return column.index(node) - (len(column) - 1) / 2
+def _from_middle(row: list[Node], node: Node) -> float:
+    """Where a node stands in its row, 0 in the middle: rows of any length compare."""
+    return row.index(node) - (len(row) - 1) / 2
 
 
 def _mean(values: list[float], otherwise: float) -> float:
     return sum(values) / len(values) if values else otherwise
 
 
-def _path(route: list[Any], corner: dict[Any, tuple[float, float]]) -> str:
-    """From the right of the first box to the left of the last, level through the columns between."""
-    x, y = corner[route[0]][0] + _WIDTH, corner[route[0]][1] + _HEIGHT / 2
+def _path(route: list[Node], corner: dict[Node, tuple[float, float]]) -> str:
+    """From the foot of the first box to the head of the last, straight down through the rows between."""
+    x, y = corner[route[0]][0] + _WIDTH / 2, corner[route[0]][1] + _HEIGHT
     words = [f"M{x:g} {y:g}"]
     for node in route[1:]:
-        to_x, to_y = corner[node][0], corner[node][1] + _height(node) / 2
-        words.append(f"C{x + _ACROSS / 2:g} {y:g} {to_x - _ACROSS / 2:g} {to_y:g} {to_x:g} {to_y:g}")
+        to_x, to_y = corner[node][0] + _width(node) / 2, corner[node][1]
+        words.append(f"C{x:g} {y + _DOWN / 2:g} {to_x:g} {to_y - _DOWN / 2:g} {to_x:g} {to_y:g}")
         if node != route[-1]:
-            to_x += _WIDTH
-            words.append(f"H{to_x:g}")
+            to_y += _HEIGHT
+            words.append(f"V{to_y:g}")
         x, y = to_x, to_y
     return "".join(words)

@@ -25,7 +25,20 @@ def primary(table_2: Path) -> list[dict[str, Any]]:
     ].sort_values("estimate", ascending=False, kind="stable")
     rows["variant"] = rows["variant"].fillna("")
     several = rows["metric"].duplicated(keep=False)
-    plain, full = rows["metric"].map(label), rows["metric"].map(label) + " (" + rows["variant"].map(label) + ")"
+    plain, full = (
+        rows["metric"].map(label),
+        rows["metric"].map(label) + " (" + rows["variant"].map(label) + ")",
+    )
     rows = rows.assign(name=full.where(several, plain))
-    columns = ["name", "metric", "variant", "class", "estimate", "ci_low", "ci_high", "n_pairs", "n_references"]
+    columns = [
+        "name",
+        "metric",
+        "variant",
+        "class",
+        "estimate",
+        "ci_low",
+        "ci_high",
+        "n_pairs",
+        "n_references",
+    ]
     return rows[columns].to_dict("records")
