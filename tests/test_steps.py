@@ -37,6 +37,11 @@ def test_imports_are_followed(tmp_path, monkeypatch):
     assert steps.module_code("start") == [f"mlclipsim/{name}" for name in expected]
 
 
+def test_code_of_a_page_has_its_templates():
+    assert any(path.endswith("report/templates/report.html") for path in steps.code("report"))
+    assert not any("templates" in path for path in steps.code("table_2"))
+
+
 def test_figures_do_not_share_their_modules():
     assert not any("figure_3" in path for path in steps.code("figure_1"))
     assert not any("report/" in path for path in steps.code("preference"))

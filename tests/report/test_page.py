@@ -1,4 +1,4 @@
-"""The report as one page: what it shows, that it repeats, that it trusts no text, and how a browser likes it."""
+"""The report as one page: what it shows, that it repeats, that it trusts no text, and what a browser says."""
 
 from __future__ import annotations
 

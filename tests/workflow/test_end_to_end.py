@@ -56,6 +56,8 @@ def test_two_runs_and_a_killed_one_give_the_same_bytes(project):
         r["metric"] for r in rows
     }
     assert project.jobs(*SETTING) == {}
+    project.snakemake("report", "--cores", "2", *SETTING)
+    assert "run <em>default</em>" in (run / "report.html").read_text(encoding="utf-8")
 
     # Again from nothing, on one core, killed once in the middle of a job.
     subprocess.run(["rm", "-rf", "results", ".snakemake"], cwd=project.root, check=True)

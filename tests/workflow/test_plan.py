@@ -10,19 +10,21 @@ pytestmark = pytest.mark.workflow
 
 # Steps that each data set of people's opinions has its own of: none where human.datasets is empty.
 PER_JUDGED = {"human_images", "human_baselines", "human_predictions", "human_similarities"}
+# Steps of what is asked for by name only.
+ON_DEMAND = {"disagreements", "record", "report", "compare"}
 
 
 def test_a_fresh_clone_plans_every_step(project):
     """No committed file may stand where a rule writes: Snakemake would take it for done."""
     jobs = project.jobs("all")
-    assert set(jobs) == set(STEPS) - {"lit_encoder"} - PER_JUDGED
+    assert set(jobs) == set(STEPS) - {"lit_encoder"} - PER_JUDGED - ON_DEMAND
     assert jobs["similarities"] == 3  # two encoders and the untrained control
     assert jobs["fit"] == 2
 
 
 def test_local_makes_its_encoder(project, tmp_path):
     jobs = project.jobs("all", "--config", "preset=local", f"assets_dir={tmp_path}")
-    assert set(jobs) == set(STEPS)
+    assert set(jobs) == set(STEPS) - ON_DEMAND
     assert jobs["lit_encoder"] == 1
     assert jobs["human_images"] == jobs["human_baselines"] == jobs["human_predictions"] == 1
     assert jobs["human_similarities"] == 2  # the encoder and its untrained control
@@ -36,6 +38,37 @@ def test_presets_plan(project, preset):
 def test_figures_and_tables_are_targets_by_name(project):
     assert "figure_3" not in project.jobs("figure_1")
     assert "figure_1" in project.jobs("figure_1")
+
+
+def test_the_page_needs_everything_that_all_makes(project):
+    everything = project.jobs("all")
+    assert project.jobs("report") == everything | {"disagreements": 1, "record": 1, "report": 1}
+
+
+def test_runs_that_are_not_there_cannot_be_compared(project):
+    done = project.snakemake("compare", "--dry-run", check=False)
+    assert "`compare` names 0 runs, expected at least two" in done.stdout + done.stderr
+    done = project.snakemake("compare", "--dry-run", "--config", "compare=[default,other]", check=False)
+    assert "run 'other' has no results/embedded/other/" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_runs_that_are_there_can_be_compared(project):
+    run = project.root / "results/embedded/other"
+    for name in (
+        "record.json",
+        "claims.json",
+        "tables/table_2.csv",
+        "tables/table_4.csv",
+        "tables/table_5.csv",
+    ):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).touch()
+    (run / "figures").mkdir()
+    (run / "figures/figure_3.csv").touch()
+    jobs = project.jobs("compare", "--config", "compare=[default,other]")
+    assert jobs["compare"] == jobs["record"] == 1
+    assert "report" not in jobs
 
 
 def test_a_data_set_can_be_checked_by_name(project):

@@ -75,7 +75,9 @@ def choose(judged: pd.DataFrame, count: int) -> pd.DataFrame:
     """
     gap = (judged["label_held_out"] - judged["expected"]).abs()
     order = judged.assign(gap=gap).sort_values(["gap", "pair_id", "fold"], ascending=[False, True, True])
-    references, families, rows = set(), set(), []
+    references: set[str] = set()
+    families: set[frozenset[str]] = set()
+    rows: list[int] = []
     for row in order[["reference_id", "family_a", "family_b"]].itertuples():
         both = frozenset((row.family_a, row.family_b))
         if row.reference_id not in references and both not in families and len(rows) < count:

@@ -1,4 +1,4 @@
-"""Several runs side by side: what changed in claims, preference, ablations and weights, and in the settings."""
+"""Several runs side by side: what changed in claims, preference, ablations, weights and settings."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Line:
     @property
     def change(self) -> float:
         """The last run's estimate minus the first's, NaN where either is missing."""
-        ends = [cell["estimate"] if cell else None for cell in (self.cells[0], self.cells[-1])]
-        return math.nan if None in ends else ends[1] - ends[0]
+        first, last = self.cells[0], self.cells[-1]
+        return last["estimate"] - first["estimate"] if first and last else math.nan
 
     @property
     def turned(self) -> bool:
