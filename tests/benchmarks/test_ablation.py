@@ -122,7 +122,7 @@ def test_a_fit_without_a_family_does_not_see_it(invented_pcmp, invented_weights)
 
 
 def test_a_task_of_one_fold_is_compared_within_that_fold(invented_pcmp, invented_weights):
-    """Two folds whose held-out voters contradict each other; a detector is among the first one's seen voters."""
+    """The two folds' held-out voters contradict each other; only the first one's seen voters do the task."""
     study = Study.read(_spec(invented_pcmp), invented_pcmp.paths | {"weights": invented_weights})
     deltas = fit.differences(study.pairs, invented_pcmp.tables.similarities)
     seen, held_out = study.labels["seen"], study.labels["held_out"]

@@ -148,7 +148,7 @@ def _across_tasks(
 ) -> list[dict[str, Any]]:
     """Fitted on the seen voters of one task, judged by the voters of each.
 
-    A fold whose seen voters do not do the task has no such fit; the metric as fitted is judged without it too.
+    A fold whose seen voters do not do the task has no such fit; the metric as fitted is left out there too.
     """
     labels = {task: ballots.of_task(task) for task in ballots.tasks}
     arms = [
