@@ -17,7 +17,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,6 @@ _OURS = {  # metric -> its variant, its weights (None: as fitted)
     "ml_clipsim_uniform": ("uniform", "uniform"),
     "clip_global": ("global", "global"),
 }
-_DIRECTIONS = ("forward", "backward")  # the latter with the forward pass that it needs
 
 
 @dataclass(frozen=True)
@@ -96,9 +95,8 @@ def measure(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Pa
             "n_parameters": n_parameters,
             "macs": macs,
             **_milliseconds(taken, len(pair[0])),
-            **{
-                _named("peak_mib", direction): peak for direction, peak in zip(_DIRECTIONS, peak, strict=True)
-            },
+            "peak_mib": peak[0],
+            "peak_mib_backward": peak[1],
             "class": candidate.kind,
             "note": "",
         }
@@ -124,14 +122,12 @@ def measure(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Pa
 def _ours(spec: dict[str, Any], inputs: dict[str, Path], device: str) -> list[Candidate]:
     entry = spec["encoder"]["entry"]
 
-    @cache  # one tower for all three
-    def encoder() -> Any:
-        return load_entry(spec["encoder"]["name"], entry, inputs.get("checkpoint")).to(device)
-
     def make(variant: str, weights: str | None) -> tuple[Metric, str]:
-        policy = entry.get("size_policy", "resize")
         metric = MLCLIPSim(
-            encoder(), weights=weights or str(inputs["weights"]), size_policy=policy, device=device
+            load_entry(spec["encoder"]["name"], entry, inputs.get("checkpoint")),
+            weights=weights or str(inputs["weights"]),
+            size_policy=entry.get("size_policy", "resize"),
+            device=device,
         )
         return lambda distorted, reference: metric(reference=reference, distorted=distorted), variant
 
@@ -193,7 +189,9 @@ def count(metric: Metric, distorted: Tensor, reference: Tensor) -> tuple[int, in
 def _seconds(
     metrics: list[Metric], pair: tuple[Tensor, Tensor], rounds: int, clock: Callable[[], float]
 ) -> list[dict[str, list[float]]]:
-    """Per metric and direction that it has, what each round took by the clock, after one that warms up."""
+    """Per metric, what each round took by the clock, after one that warms up: ``forward``, and ``backward``
+    (with the forward pass that it needs) where a gradient comes out.
+    """
     calls = [
         {name: call for name, call in (("forward", _forward), ("backward", _backward)) if call(metric, *pair)}
         for metric in metrics
@@ -217,16 +215,13 @@ def _wait(images: Tensor) -> None:
 
 
 def _milliseconds(taken: dict[str, list[float]], n_images: int) -> dict[str, float]:
+    """Median and quartiles per pair of images; NaN without gradient."""
     figures = {}
-    for direction in _DIRECTIONS:
+    for direction, ending in (("forward", ""), ("backward", "_backward")):
         rounds = 1000 * np.array(taken.get(direction, [np.nan])) / n_images
         for name, quantile in (("ms_per_image", 0.5), ("ms_low", 0.25), ("ms_high", 0.75)):
-            figures[_named(name, direction)] = float(np.quantile(rounds, quantile))
+            figures[name + ending] = float(np.quantile(rounds, quantile))
     return figures
-
-
-def _named(quantity: str, direction: str) -> str:
-    return quantity if direction == "forward" else f"{quantity}_{direction}"
 
 
 def _in_child(candidate: Candidate, pair: tuple[Tensor, Tensor]) -> np.ndarray:
