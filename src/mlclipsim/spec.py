@@ -271,6 +271,7 @@ class Plan:
                 for name, entry in self.catalogs["datasets"].items()
                 if entry.get("opinions")
             },
+            "image_size": config["references"]["size"],
             "run": self.run,
             "threads": config["workers"] if step in IN_PROCESSES else config["threads"],
         }
@@ -287,6 +288,8 @@ class Plan:
             "baselines": ("metrics", "roles", "batch_size"),
             "clip_scores": ("encoder",),
             "preference": ("benchmark", "folds", "metrics", "encoder"),
+            "severity": ("benchmark",),
+            "cost": ("cost", "image_size", "metrics", "encoder"),
             "calibration": ("benchmark", "folds"),
             "layer_ablation": ("benchmark", "folds"),
             "ablation": ("ablation", "benchmark", "folds", "votes", "towers"),
