@@ -8,6 +8,13 @@ DOCUMENTS = [
 ]
 
 
+# Seconds each, and `record` asks the Snakemake that leads the run.
+localrules:
+    record,
+    report,
+    compare,
+
+
 rule disagreements:
     input:
         references=rules.references.output.references,
