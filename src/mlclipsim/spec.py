@@ -273,7 +273,8 @@ class Plan:
             },
             "image_size": config["references"]["size"],
             "run": self.run,
-            "config": config,
+            # what a run is compared with is no setting of its own
+            "config": {key: value for key, value in config.items() if key != "compare"},
             "threads": config["workers"] if step in IN_PROCESSES else config["threads"],
         }
         document = ("preset", "run", "style")

@@ -26,10 +26,11 @@ def _write(folder: Path, encoder: str, shift: float, verdict: str) -> dict[str, 
     keys = ["factor", "setting", "variant", "estimate", "with_global"]
     table = pd.DataFrame(rows, columns=keys).assign(slice="macro", voters="held_out")
     table["estimate"] += shift
-    table = pd.concat([table, table.assign(slice="all", estimate=0.9)])
+    table = pd.concat([table, table.assign(slice="psnr=22", estimate=0.9)])
     table["ci_low"], table["ci_high"] = table["estimate"] - 0.01, table["estimate"] + 0.01
     layers = table[table["factor"] != "ties"]
-    choices = table[table["factor"] == "ties"].drop(columns="with_global")
+    choices = table[table["factor"] == "ties"].drop(columns="with_global").assign(judges=None)
+    choices = pd.concat([choices, choices.assign(judges="same rule", estimate=0.8)])
     preference = layers.iloc[:2].assign(
         **{"benchmark": "pcmp", "metric": ["ml_clipsim", "psnr"], "class": ["ours", "fidelity"]},
         n_pairs=900,
@@ -102,6 +103,8 @@ def test_changes_are_the_last_run_minus_the_first(made):
     assert rows["layer 01, learned, without global"][2] == "+.020"
     assert rows["global, uniform"][0] == ".680 [.670, .690]"
     assert rows["0.5"][2] == "+.020"
+    assert rows["0.5, judged by same rule"][2] == "+.000"
+    assert rows["0.5, on psnr=22"][0].startswith(".900")
 
 
 def test_what_a_run_lacks_is_a_dash(made):

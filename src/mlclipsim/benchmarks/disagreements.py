@@ -92,9 +92,12 @@ def _pictures(spec: dict[str, Any], inputs: dict[str, Any], chosen: pd.DataFrame
     name, entry = spec["encoder"]["name"], spec["encoder"]["entry"]
     encoder = load_entry(name, entry, inputs.get("checkpoint"))
     policy = entry.get("size_policy", "resize")
+    fitted = read_json(inputs["weights"])
     metrics = {
-        fold: MLCLIPSim(encoder, weights=inputs["weights"], fold=fold, size_policy=policy)
-        for fold in sorted(chosen["fold"].unique())
+        fold["fold"]: MLCLIPSim(
+            encoder, weights=dict(zip(fitted["layers"], fold["weights"], strict=True)), size_policy=policy
+        )
+        for fold in fitted["folds"]
     }
     originals = _stored(inputs["references"], "reference_id", chosen["reference_id"])
     distorted = _stored(inputs["images"], "image_id", pd.concat([chosen["image_a"], chosen["image_b"]]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from mlclipsim.report.style import CLASSES, caveat
 
 __all__ = ["differing", "make"]
 
-# Which row of one run's ablation is which of another's.
-_KEYS = ["factor", "setting", "variant"]
+# What tells the rows of a factor apart; text, "True" and numbers alike.
+_NAMING = ("setting", "variant", "slice", "with_global", "judges")
 Row = dict[str, Any]
 
 
@@ -46,7 +46,7 @@ class Block:
     """Lines under one heading, on one scale."""
 
     title: str
-    lines: list[Line] = field(default_factory=list)
+    lines: list[Line]
 
     @property
     def scale(self) -> html.Scale:
@@ -69,7 +69,6 @@ def make(spec: dict[str, Any], inputs: dict[str, list[Path]], outputs: dict[str,
         preset=spec["preset"],
         caveat=caveat(spec["preset"]),
         runs=spec["compare"],
-        records=records,
         claims=_lines(claims),
         preference=preference,
         classes={n: text for n, text in CLASSES.items() if n in {line.kind for line in preference.lines}},
@@ -79,7 +78,7 @@ def make(spec: dict[str, Any], inputs: dict[str, list[Path]], outputs: dict[str,
             for title, table in (("Layers", "table_4"), ("Choices", "table_5"))
             for factor, of_factor in _ablation(inputs[table])
         ],
-        settings=differing([record["config"] for record in records]),
+        settings=differing([record["config"] | {"run": None} for record in records]),
     )
 
 
@@ -95,27 +94,26 @@ def _lines(runs: list[dict[str, Row]]) -> list[Line]:
 
 
 def _ablation(tables: list[Path]) -> list[tuple[str, list[dict[str, Row]]]]:
-    """Factor -> per run its settings, held-out voters, primary slice; the primary one of several rows."""
+    """Factor -> per run what its refits reach on held-out voters, by what a reader calls them."""
     frames = []
     for path in tables:
-        table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(_KEYS, str))
-        table[_KEYS] = table[_KEYS].fillna("")
-        rows = table[
-            (table["slice"] == "macro") & (table["voters"] == "held_out") & table["estimate"].notna()
-        ]
-        with_global = ["with_global"] if "with_global" in rows else []
-        frames.append(rows.drop_duplicates([*_KEYS, *with_global]))
+        table = pd.read_csv(path, dtype=dict.fromkeys(_NAMING, object), keep_default_na=False, na_values=[""])
+        frames.append(table[(table["voters"] == "held_out") & table["estimate"].notna()])
     factors = dict.fromkeys(factor for frame in frames for factor in frame["factor"])
     return [(f, [_named(frame[frame["factor"] == f]) for frame in frames]) for f in factors]
 
 
 def _named(rows: pd.DataFrame) -> dict[str, Row]:
-    """A factor's rows by what a reader calls them."""
     found = {}
     for row in rows.to_dict("records"):
-        parts = [row["setting"], row["variant"]]
-        if row["factor"] != "none" and "with_global" in row:
-            parts.append("with global" if row["with_global"] else "without global")
+        said = {name: row[name] for name in _NAMING if isinstance(row.get(name), str)}
+        parts = [said.get("setting"), said.get("variant")]
+        if row["factor"] != "none" and "with_global" in said:
+            parts.append("with global" if said["with_global"] == "True" else "without global")
+        if said["slice"] != "macro":
+            parts.append(f"on {said['slice']}")
+        if "judges" in said:
+            parts.append(f"judged by {said['judges']}")
         found[", ".join(filter(None, parts))] = row
     return found
 

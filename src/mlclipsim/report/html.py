@@ -29,7 +29,6 @@ TEMPLATES = Path(__file__).parent / "templates"
 _TITLE = re.compile(r"\*\*(.+?)\*\*")
 _TYPES = {
     "csv": "text/csv",
-    "json": "application/json",
     "png": "image/png",
     "svg": "image/svg+xml",
     "tex": "text/plain",
@@ -50,7 +49,6 @@ def render(template: str, output: Path, **values: Any) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["label"] = label
     environment.filters |= {"number": number, "label": label, "data_uri": data_uri}
     # Ours, from the package: the only text that goes into the page as it is.
     style, script = (Markup((TEMPLATES / name).read_text("utf-8")) for name in ("page.css", "page.js"))

@@ -11,6 +11,11 @@ from mlclipsim.report.style import label
 
 __all__ = ["primary"]
 
+_COLUMNS = [
+    *("name", "metric", "variant", "class", "estimate", "ci_low", "ci_high"),
+    *("n_pairs", "n_references"),
+]
+
 
 def primary(table_2: Path) -> list[dict[str, Any]]:
     """Rows ``{name, metric, variant, class, estimate, ci_low, ci_high, n_pairs, n_references}``, the best
@@ -23,22 +28,7 @@ def primary(table_2: Path) -> list[dict[str, Any]]:
         & (table["voters"] == "held_out")
         & table["estimate"].notna()
     ].sort_values("estimate", ascending=False, kind="stable")
-    rows["variant"] = rows["variant"].fillna("")
+    rows = rows.assign(variant=rows["variant"].fillna(""), name=rows["metric"].map(label))
     several = rows["metric"].duplicated(keep=False)
-    plain, full = (
-        rows["metric"].map(label),
-        rows["metric"].map(label) + " (" + rows["variant"].map(label) + ")",
-    )
-    rows = rows.assign(name=full.where(several, plain))
-    columns = [
-        "name",
-        "metric",
-        "variant",
-        "class",
-        "estimate",
-        "ci_low",
-        "ci_high",
-        "n_pairs",
-        "n_references",
-    ]
-    return rows[columns].to_dict("records")
+    rows.loc[several, "name"] += " (" + rows.loc[several, "variant"].map(label) + ")"
+    return rows[_COLUMNS].to_dict("records")

@@ -11,6 +11,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   const original = [...body.rows];
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => {
+    if (head.classList.contains("plotted")) return;
     const button = document.createElement("button");
     button.append(...head.childNodes);
     head.append(button);
