@@ -344,6 +344,31 @@ class Plan:
         """Path of a file of this run."""
         return "/".join(["results", self.preset, self.run, *parts])
 
+    def compared(self, *parts: str) -> list[str]:
+        """Paths of a file of each run that ``compare`` names.
+
+        Raises:
+            ConfigError: it names fewer than two; or a run without that file, which this config, being another
+                run's, does not know how to make.
+        """
+        runs = self.config["compare"]
+        if len(runs) < 2:
+            raise ConfigError(
+                [
+                    f"`compare` names {len(runs)} runs, expected at least two of this preset's: "
+                    "--config 'compare=[default,scene-clip-resnet]'"
+                ]
+            )
+        paths = {run: "/".join(["results", self.preset, run, *parts]) for run in runs}
+        problems = [
+            f"`compare`: run {run!r} has no {path}; make its report first, with the settings of that run"
+            for run, path in paths.items()
+            if run != self.run and not Path(path).is_file()
+        ]
+        if problems:
+            raise ConfigError(problems)
+        return list(paths.values())
+
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The keys and values of a YAML file.

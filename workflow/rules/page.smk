@@ -82,35 +82,14 @@ rule report:
         " --output html={output.html:q} > {log:q} 2>&1"
 
 
-def of_compared(*parts):
-    """A file of each run that is compared, which must have been made: this config knows how to make only its own."""
-
-    def paths(wildcards):
-        runs = config["compare"]
-        if len(runs) < 2:
-            raise WorkflowError(
-                f"`compare` names {len(runs)} runs, expected at least two of this preset's: "
-                "--config 'compare=[default,scene-clip-resnet]'"
-            )
-        found = ["/".join(["results", plan.preset, run, *parts]) for run in runs]
-        for run, path in zip(runs, found):
-            if run != plan.run and not Path(path).is_file():
-                raise WorkflowError(
-                    f"`compare`: run {run!r} has no {path}; make its report first, with the settings of that run"
-                )
-        return found
-
-    return paths
-
-
 rule compare:
     input:
-        record=of_compared("record.json"),
-        claims=of_compared("claims.json"),
-        table_2=of_compared("tables", "table_2.csv"),
-        table_4=of_compared("tables", "table_4.csv"),
-        table_5=of_compared("tables", "table_5.csv"),
-        figure_3=of_compared("figures", "figure_3.csv"),
+        record=lambda wildcards: plan.compared("record.json"),
+        claims=lambda wildcards: plan.compared("claims.json"),
+        table_2=lambda wildcards: plan.compared("tables", "table_2.csv"),
+        table_4=lambda wildcards: plan.compared("tables", "table_4.csv"),
+        table_5=lambda wildcards: plan.compared("tables", "table_5.csv"),
+        figure_3=lambda wildcards: plan.compared("figures", "figure_3.csv"),
         code=steps.code("compare"),
     output:
         html=f"results/{plan.preset}/compare.html",
