@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlclipsim.artifacts import write_table
+from mlclipsim.artifacts import read_table, write_table
 from mlclipsim.benchmarks import consensus
 from mlclipsim.benchmarks.ballots import Ballots
 from mlclipsim.benchmarks.refit import Arm, Study, similarity_differences
@@ -94,9 +94,10 @@ def choices(spec: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Pat
         ("ties", f"{scale:g}", {key: scale * rule[key] for key in ("tie_log", "tie_bounded")})
         for scale in spec["ablation"]["tie_scales"]
     ]
+    predictions = read_table(inputs["predictions"], "predictions")
     recast = []
     for factor, name, change in rules:
-        labels = ballots.cast(inputs["predictions"], rule | change)
+        labels = ballots.cast(predictions, rule | change)
         recast.append((Arm({"factor": factor, "setting": name}, refit(labels=labels["seen"])), labels))
     rows += study.judge([arm for arm, _ in recast], full)
     for arm, labels in recast:
