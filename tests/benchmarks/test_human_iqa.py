@@ -65,7 +65,7 @@ def rated(n_references: int = 12, per_reference: int = 12, *, dmos: bool = False
 SCHEMAS = {"baselines": "scores", "untrained": "similarities", "pairs": "human_comparisons"}
 SPEC = {
     "seed": 1,
-    "human": {"datasets": ["made"]},
+    "datasets": ["made"],
     "votes": {"divergence": "kl"},
     "benchmark": {"resamples": 40},
     "metrics": {"psnr": {}, "lpips": {"class": "perceptual", "needs": "AlexNet weights"}},

@@ -1,10 +1,13 @@
-"""table_2: machine preference, the 2AFC of every metric on PCMP's test pairs."""
+"""table_2: machine preference, the 2AFC of every metric on PCMP's test pairs, and its SRCC (or 2AFC) on
+images that other people's machines judged.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from mlclipsim.artifacts import read_table
@@ -44,14 +47,18 @@ _CONTENDERS = {
 
 
 def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
-    """Step ``table_2``: preference -> csv (every slice, both voter groups), md and tex (held-out voters,
-    pivoted).
+    """Step ``table_2``: preference, correlations -> csv (every slice, both voter groups, every benchmark), md
+    and tex (held-out voters, pivoted).
+
+    ``quantity`` of a row is ``2afc`` or ``srcc``. On benchmarks other than PCMP the judges are those of their
+    authors, held out from us; slices are ``all`` and ``type=<distortion>``.
     """
-    frame = read_table(inputs["preference"], "preference")
+    pcmp = read_table(inputs["preference"], "preference").assign(quantity="2afc")
+    others = _elsewhere(read_table(inputs["correlations"], "correlations"))
+    frame = pd.concat([pcmp, others], ignore_index=True)
     tidy = frame[COLUMNS + [name for name in frame.columns if name not in COLUMNS]]
-    ran = frame[frame["note"].fillna("") == ""]
-    printed, rules = _pivot(ran)
-    primary = ran[(ran["slice"] == "macro") & (ran["voters"] == "held_out")]
+    printed, rules = _pivot(pcmp[_ran(pcmp)], others[_ran(others) & (others["slice"] == "all")])
+    primary = pcmp[_ran(pcmp) & (pcmp["slice"] == "macro") & (pcmp["voters"] == "held_out")]
     notes = [
         "2AFC on soft labels, held-out voters unless said. Macro (primary): mean over pairs of families "
         "without photometric ones, with its 95 % interval clustered by reference. Except.: pairs whose label "
@@ -67,10 +74,14 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
         f"{label(row.metric)}: {row.n_unscored} pairs without a score are left out."
         for row in lost.itertuples()
     ]
-    missing = frame[frame["note"].fillna("").str.startswith("not run")]
-    for row in missing.itertuples():
-        what = row.benchmark.upper() if row.benchmark != "pcmp" else label(row.metric)
-        notes.append(f"{what}: {row.note}.")
+    notes += [
+        f"{label(row.metric)}: {row.note}."
+        for row in pcmp[pcmp["note"].fillna("").str.startswith("not run")].itertuples()
+    ]
+    absent = others[~_ran(others)].groupby("benchmark", sort=False)["slice"].size()
+    absent = [name.upper() for name in absent.index if name not in set(others.loc[_ran(others), "benchmark"])]
+    if absent:
+        notes.append(f"Not run: {', '.join(absent)}; docs/machine_iqa.md says how to get them.")
     write(
         spec, outputs, tidy=tidy, printed=printed,
         caption="Machine preference on PCMP test pairs matched in PSNR",
@@ -78,17 +89,58 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
     )  # fmt: skip
 
 
-def _pivot(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
-    """Rows in classes, columns the primary slice with its interval first; and where a class begins."""
+def _ran(frame: pd.DataFrame) -> pd.Series:
+    return frame["estimate"].notna() & ~frame["note"].fillna("").str.startswith("not run")
+
+
+def _elsewhere(correlations: pd.DataFrame) -> pd.DataFrame:
+    """Rows of table_2 for other benchmarks: an SRCC each, or a 2AFC where machines compared pairs."""
+    place = correlations["dataset"].str.partition("/")
+    chosen = correlations["two_afc"].notna()
+
+    def figure(of_ratings: str, of_pairs: str) -> pd.Series:
+        return correlations[of_pairs].where(chosen, correlations[of_ratings])
+
+    return pd.DataFrame(
+        {
+            "benchmark": place[0],
+            "voters": "held_out",
+            "slice": ("type=" + place[2]).where(place[2] != "", "all"),
+            "metric": correlations["metric"],
+            "variant": correlations["variant"],
+            "estimate": figure("srcc", "two_afc"),
+            "ci_low": figure("srcc_ci_low", "two_afc_ci_low"),
+            "ci_high": figure("srcc_ci_high", "two_afc_ci_high"),
+            "n_pairs": correlations["n"].where(chosen, 0),
+            "n_references": correlations["n_references"],
+            "class": correlations["class"],
+            "interval": correlations["interval"],
+            "n_unscored": correlations["n_excluded"],
+            "note": correlations["note"],
+            "quantity": np.where(chosen, "2afc", "srcc"),
+            "n_images": correlations["n"].where(~chosen),
+        }
+    )
+
+
+def _pivot(frame: pd.DataFrame, others: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
+    """Rows in classes, columns the primary slice with its interval first, other benchmarks last; and where a
+    class begins.
+    """
     held_out = frame[frame["voters"] == "held_out"]
-    keys = list(held_out[["class", "metric", "variant"]].drop_duplicates().itertuples(index=False, name=None))
+    both = pd.concat([held_out, others])
+    keys = list(both[["class", "metric", "variant"]].drop_duplicates().itertuples(index=False, name=None))
     keys.sort(key=lambda key: list(CLASSES).index(key[0]))  # stable: keeps the table's order within a class
     slices = [name for name in _HEADS if name in set(held_out["slice"])]
     slices += [name for name in held_out["slice"].unique() if name.startswith("psnr=")]
     tasks = [name for name in held_out["slice"].unique() if name.startswith("task=")]
     slices += tasks if len(tasks) > 1 else []
     cells = frame.set_index(["voters", "slice", "metric", "variant"])
-    values = cells["estimate"].to_dict()
+    elsewhere = others.assign(head=others["benchmark"].str.upper() + " " + others["quantity"].str.upper())
+    columns = list(elsewhere["head"].unique())
+    values = cells["estimate"].to_dict() | {
+        ("held_out", row.head, row.metric, row.variant): row.estimate for row in elsewhere.itertuples()
+    }
     best = {
         (voters, part): max(
             (
@@ -101,7 +153,7 @@ def _pivot(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
             default=None,
         )
         for voters in ("held_out", "seen")
-        for part in ("macro", *slices)
+        for part in ("macro", *slices, *columns)
     }
 
     def cell(voters: str, part: str, key: tuple[str, str, str]) -> str:
@@ -125,6 +177,7 @@ def _pivot(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
         for part in slices:
             head = _HEADS.get(part) or (f"{part[5:]} dB" if part.startswith("psnr=") else part[5:])
             row[head] = cell("held_out", part, key)
+        row |= {column: cell("held_out", column, key) for column in columns}
         rows.append(row)
     kinds = [key[0] for key in keys]
     return pd.DataFrame(rows), [n for n in range(1, len(kinds)) if kinds[n] != kinds[n - 1]]

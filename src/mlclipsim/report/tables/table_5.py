@@ -15,6 +15,7 @@ __all__ = ["make"]
 
 _FACTORS = {
     "encoder": "encoder",
+    "weights": "weights",
     "divergence": "votes by",
     "ties": "tie thresholds",
     "voters": "voters in the fit",
