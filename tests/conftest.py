@@ -102,7 +102,7 @@ def invent(
 def _products(images: pd.DataFrame, values: np.ndarray) -> pd.DataFrame:
     """Every similarity as a sum over four channels, the first of which knows all that differs."""
     share = np.array([1.0, 0.0, 0.0, 0.0])
-    rest = np.random.default_rng(5).normal(0, 0.01, (*values.shape, 4))
+    rest = np.random.default_rng(5).normal(0, 0.03, (*values.shape, 4))
     rest -= rest.mean(axis=-1, keepdims=True)  # other channels' differences cancel
     terms = (values[..., None] * share + rest).astype(np.float16)
     columns = {name: list(terms[:, number]) for number, name in enumerate(LAYERS)}

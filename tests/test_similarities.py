@@ -12,6 +12,7 @@ import torch
 
 from mlclipsim import similarities
 from mlclipsim.artifacts import ArtifactError, read_table, write_table
+from mlclipsim.comparison import Comparison
 from mlclipsim.images import encode_image, to_tensor
 from mlclipsim.metric import MLCLIPSim
 
@@ -114,11 +115,11 @@ def test_each_reference_is_encoded_once(
     tmp_path: Path, pictures: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded: list[int] = []
-    original = MLCLIPSim.encode
-    monkeypatch.setattr(MLCLIPSim, "encode", lambda self, x: encoded.append(len(x)) or original(self, x))
+    original = Comparison.encode
+    monkeypatch.setattr(Comparison, "encode", lambda self, x: encoded.append(len(x)) or original(self, x))
     order = [name for name in pictures if "." in name]
     run(tmp_path, tables(tmp_path, pictures, order, ["r3", "r1", "r0", "r2"]))
-    assert encoded == [1, 1, 1, 1]
+    assert encoded == [1, 3, 2] * 4  # a reference, and its five images in batches of three
 
 
 def test_any_order_and_batch_and_the_same_bytes(tmp_path: Path, pictures: dict[str, np.ndarray]) -> None:

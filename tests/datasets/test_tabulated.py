@@ -16,9 +16,10 @@ from .judged import CATALOG, TREES
 def planted(tmp_path):
     """A function that plants a tree, and gives its entry with some of the layout changed."""
 
-    def plant(name: str, **changes) -> dict:
-        TREES[name](tmp_path)
-        return CATALOG[name] | {"path": str(tmp_path), "layout": CATALOG[name]["layout"] | changes}
+    def plant(dataset: str, **changes) -> dict:
+        TREES[dataset](tmp_path)
+        entry = CATALOG[dataset]
+        return entry | {"path": str(tmp_path), "layout": entry["layout"] | changes}
 
     return plant
 
