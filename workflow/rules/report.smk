@@ -322,9 +322,7 @@ rule figure_7:
         references=plan.judged("people", "human_images", "references.parquet")[:1],
         images=plan.judged("people", "human_images", "images.parquet")[:1],
         predictions=plan.judged("people", "human_predictions", "predictions.parquet")[:1],
-        voters=(
-            rules.predictions.output.voters if JUDGED else []
-        ),
+        voters=rules.predictions.output.voters if JUDGED else [],
         code=steps.code("figure_7"),
     output:
         pdf=plan.own("figures", "figure_7.pdf"),

@@ -5,7 +5,8 @@ TID2013, KADID-10k, PIPAL, MPD and MIQD-2.5M differ in nothing else. The entry's
 - ``ratings``: the table, or a pattern of several (one per reference), below ``path``
 - ``columns``: what its columns are called: ``image``, ``rating`` and, where it has them, ``reference`` and
   ``distortion``; ``heads``: all of them, for a table without a row of heads; ``separator``: default a comma
-- ``images``: the folder of the distorted images, searched with all folders below it
+- ``images``: the folder of the distorted images, searched with all folders below it for their names, which
+  are unique
 - ``references``: the reference's file
 - ``name``: a regular expression for the names of images without suffix, with a group ``reference`` where no
   column names it, and a group ``type``
@@ -61,22 +62,24 @@ def read(entry: dict[str, Any]) -> Opinions:
             )
     table = table[_chosen(table["reference"], folder, layout)]
     files = cache(Folder)
-    rated: dict[str, Rated] = {}
+    rated = []
     for row in table.to_dict("records"):
         known = {"reference": row["reference"]}
         distorted = files(folder / layout["images"].format_map(known))[_file(row["image"])]
         said = names.read(distorted.name)  # in the file's own letters
         reference = folder / layout["references"].format_map(known)
-        rated[_file(row["image"]).lower()] = Rated(
-            image_id=distorted.stem,
-            reference_id=said.reference or PurePosixPath(row["reference"]).stem,
-            distortion=row.get("distortion") or names.distortion(distorted.name),
-            reference=files(reference.parent)[reference.name],
-            distorted=distorted,
-            rating=row["rating"],
+        rated.append(
+            Rated(
+                image_id=distorted.stem,
+                reference_id=said.reference or PurePosixPath(row["reference"]).stem,
+                distortion=row.get("distortion") or names.distortion(said.type, distorted.name),
+                reference=files(reference.parent)[reference.name],
+                distorted=distorted,
+                rating=row["rating"],
+            )
         )
     pairs = _choices(folder, layout["choices"], rated) if "choices" in layout else []
-    return Opinions(list(rated.values()), higher_is_better=entry["opinions"] != "dmos", pairs=pairs)
+    return Opinions(rated, higher_is_better=entry["opinions"] != "dmos", pairs=pairs)
 
 
 def _file(name: str) -> str:
@@ -123,12 +126,11 @@ class _Names:
         groups = match.groupdict()
         return _Said(groups.get("reference"), groups.get("type"))
 
-    def distortion(self, name: str) -> str:
-        """The type of distortion; ``any`` where names say nothing of it."""
-        said = self.read(name).type
+    def distortion(self, said: str | None, name: str) -> str:
+        """The type of distortion that a name says; ``any`` where names say nothing of it."""
         if said is None or self._types is None:
             return said or "any"
-        if not 1 <= int(said) <= len(self._types):
+        if not (said.isdecimal() and 1 <= int(said) <= len(self._types)):
             raise ArtifactError(
                 f"{self._folder}: expected a type of distortion from 1 to {len(self._types)}, got {said} in "
                 f"{name!r}; fetch the data set again"
@@ -154,12 +156,13 @@ def _chosen(references: pd.Series, folder: Path, layout: Mapping[str, Any]) -> p
     return stems.isin([names[place * len(names) // most] for place in range(most)])
 
 
-def _choices(folder: Path, where: Mapping[str, str], rated: Mapping[str, Rated]) -> list[Compared]:
+def _choices(folder: Path, where: Mapping[str, str], rated: list[Rated]) -> list[Compared]:
+    by_stem = {image.image_id.lower(): image for image in rated}
     columns = [where[key] for key in ("image_a", "image_b", "label")]
     table = read_ratings(folder / where["table"], columns, columns[2:])
     compared = []
     for number, (name_a, name_b, label) in enumerate(table[columns].itertuples(index=False)):
-        a, b = (rated.get(_file(name).lower()) for name in (name_a, name_b))
+        a, b = (by_stem.get(PurePosixPath(name).stem.lower()) for name in (name_a, name_b))
         if a is None or b is None:
             continue  # of a reference that was not asked for
         if a.reference_id != b.reference_id or not 0 <= label <= 1:

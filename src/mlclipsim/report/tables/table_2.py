@@ -78,8 +78,8 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
         f"{label(row.metric)}: {row.note}."
         for row in pcmp[pcmp["note"].fillna("").str.startswith("not run")].itertuples()
     ]
-    absent = others[~_ran(others)].groupby("benchmark", sort=False)["slice"].size()
-    absent = [name.upper() for name in absent.index if name not in set(others.loc[_ran(others), "benchmark"])]
+    there = set(others.loc[_ran(others), "benchmark"])
+    absent = [name.upper() for name in others["benchmark"].unique() if name not in there]
     if absent:
         notes.append(f"Not run: {', '.join(absent)}; docs/machine_iqa.md says how to get them.")
     write(
