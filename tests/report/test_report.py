@@ -519,9 +519,12 @@ def test_a_claim_holds_only_against_every_metric_of_its_class(tmp_path):
 
 
 def test_claims_that_cannot_be_tested_say_why(tmp_path):
-    # held-out voters decide: a win on seen ones alone tests nothing
+    # held-out voters decide: a win on seen ones alone tests nothing; nor does one against LPIPS' stand-in
     found = _decide(
-        tmp_path, _comparison("lpips", 0.1, kind="perceptual"), _comparison("psnr", 0.1, voters="seen")
+        tmp_path,
+        _comparison("lpips", 0.1, kind="perceptual"),
+        _comparison("deep_features", 0.1, kind="perceptual"),
+        _comparison("psnr", 0.1, voters="seen"),
     )
     assert {claim["verdict"] for claim in found.values()} == {"not_tested"}
     assert "at least two of LPIPS" in found["machine_preference_better_than_perceptual"]["evidence"]

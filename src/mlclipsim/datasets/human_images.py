@@ -1,4 +1,4 @@
-"""The step that turns a data set of opinions, of people or of machines, into the tables that everything else reads.
+"""The step that turns a data set of opinions, people's or machines', into the tables that all else reads.
 
 Its images take the form that PCMP's have, so that the networks and metrics that run on PCMP run on them too.
 """
