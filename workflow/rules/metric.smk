@@ -56,7 +56,7 @@ rule similarities:
         spec=lambda wildcards: plan.text("similarities", wildcards.encoder),
         files=lambda wildcards, input, output: [*steps.options(input), *steps.options(output, "--output")],
     shell:
-        "python -m mlclipsim step {rule} --spec {params.spec:q} --gpus {resources.gpu} {params.files:q} > {log:q} 2>&1"
+        "python -m mlclipsim step similarities --spec {params.spec:q} --gpus {resources.gpu} {params.files:q} > {log:q} 2>&1"
 
 
 use rule similarities as channel_similarities with:
