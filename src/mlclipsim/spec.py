@@ -43,7 +43,7 @@ __all__ = [
 
 CATALOGS = ("codecs", "datasets", "encoders", "machines", "metrics")
 # How fast a step runs, not what it studies: not in digests (changing one reruns a step in place).
-EXECUTION = frozenset({"threads", "batch_size"})
+EXECUTION = frozenset({"threads", "batch_size", "cache"})
 # Steps that spread over processes: `workers` of them, one thread each.
 IN_PROCESSES = frozenset({"pcmp_images", "baselines"})
 # The steps whose results runs share, and those that each reads.
@@ -273,6 +273,7 @@ class Plan:
             },
             "image_size": config["references"]["size"],
             "run": self.run,
+            "cache": f"results/{self.preset}/shared/scored",
             "threads": config["workers"] if step in IN_PROCESSES else config["threads"],
         }
         document = ("preset", "run", "style")
@@ -285,7 +286,7 @@ class Plan:
             "votes": ("votes", "folds"),
             "similarities": ("encoder", "batch_size"),
             "fit": ("fit", "encoder"),
-            "baselines": ("metrics", "roles", "batch_size"),
+            "baselines": ("metrics", "roles", "batch_size", "cache"),
             "clip_scores": ("encoder",),
             "preference": ("benchmark", "folds", "metrics", "encoder"),
             "severity": ("benchmark",),
@@ -296,7 +297,7 @@ class Plan:
             "data_size": ("ablation", "benchmark", "folds"),
             "table_8": (*document, "benchmark", "folds", "votes"),
             "human_images": ("dataset",),
-            "human_baselines": ("metrics", "roles", "batch_size"),
+            "human_baselines": ("metrics", "roles", "batch_size", "cache"),
             "human_predictions": ("voters", "batch_size"),
             "human_similarities": ("encoder", "batch_size"),
             "human_iqa": ("human", "benchmark", "metrics", "votes", "known"),
