@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MIN_SIDE",
     "ImageError",
+    "check_array",
     "check_images",
     "decode_batch",
     "decode_image",
@@ -83,14 +84,23 @@ def read_image(path: str | PathLike[str]) -> np.ndarray:
     return _decode(data, str(path))
 
 
-def encode_image(image: np.ndarray) -> bytes:
-    """Lossless WebP of a uint8 ``(H, W, 3)`` array; the same array gives the same bytes."""
+def check_array(image: np.ndarray) -> np.ndarray:
+    """``image`` if it is a uint8 array ``(H, W, 3)``.
+
+    Raises:
+        TypeError: it is something else.
+    """
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         seen = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise TypeError(f"expected a uint8 array (H, W, 3), got {seen}; use to_uint8() on float tensors")
+    return image
+
+
+def encode_image(image: np.ndarray) -> bytes:
+    """Lossless WebP of a uint8 ``(H, W, 3)`` array; the same array gives the same bytes."""
     buffer = io.BytesIO()
     # Without loss, quality and method are effort, not fidelity: the least effort costs a few percent in size.
-    Image.fromarray(image).save(buffer, "WEBP", lossless=True, quality=0, method=0, exact=True)
+    Image.fromarray(check_array(image)).save(buffer, "WEBP", lossless=True, quality=0, method=0, exact=True)
     return buffer.getvalue()
 
 

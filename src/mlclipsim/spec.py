@@ -161,6 +161,7 @@ def load(
     plan = Plan(root=root, config=config, catalogs=catalogs, preset_encoder=preset["encoder"])
     problems += _name_problems(plan)
     problems += _family_problems(plan)
+    problems += _codec_problems(plan)
     plan.missing.extend(_missing_files(plan))
     if problems or not planning:
         problems += plan.missing if config["require_files"] else []
@@ -453,6 +454,16 @@ def _family_problems(plan: Plan) -> list[str]:
                     f"({', '.join(dict.fromkeys(sharing))}); let it stand on one side only"
                 )
     return problems
+
+
+def _codec_problems(plan: Plan) -> list[str]:
+    """Two codecs whose streams say the same."""
+    owners: dict[int, str] = {}
+    return [
+        f"catalog/codecs.yaml: {name!r} has the id {entry['id']} of {owners[entry['id']]!r}; take a free one"
+        for name, entry in plan.catalogs["codecs"].items()
+        if owners.setdefault(entry.get("id"), name) != name
+    ]
 
 
 def _controls(encoders: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

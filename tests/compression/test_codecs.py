@@ -207,8 +207,43 @@ def test_catalog_names_compressais_own_networks(name: str, tmp_path: Path, monke
         path, digest = codecs.weights_file(entry, point)
         assert path.parent == tmp_path / "checkpoints"
         assert f"-{point[1:]}-{digest}.pth.tar" in path.name
-        with pytest.raises(ArtifactError, match="fetch them"):
+        with pytest.raises(ArtifactError, match="found none; fetch or train them"):
             codecs.load(entry, point)
+
+
+def test_fetches_by_compressais_own_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its download is played by a file of another content, which loading then refuses by its digest."""
+    from compressai.zoo import image
+
+    def download(url: str, progress: bool) -> dict[str, torch.Tensor]:
+        path = tmp_path / "checkpoints" / url.rpartition("/")[2]
+        path.parent.mkdir()
+        network = codecs.build(FACTORIZED, (128, 192))
+        codecs.update_tables(network)
+        torch.save(network.state_dict(), path)
+        return network.state_dict()
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(image, "load_state_dict_from_url", download)
+    entry = CATALOG[FACTORIZED]
+    path = codecs.fetch(entry, "q1")
+    assert path == tmp_path / "checkpoints" / "bmshj2018-factorized-prior-1-446d5c7f.pth.tar"
+    with pytest.raises(ArtifactError, match="expected sha256 446d5c7f, got"):
+        codecs.load(entry, "q1")
+    loaded = codecs.load(entry, "q1", path)  # a file of one's own is what one says it is
+    assert (loaded.N, loaded.M) == (128, 192)
+
+
+def test_says_which_points_lack_weights_or_channels(tmp_path: Path) -> None:
+    points = {"q9": {"lambda": 0.3}}
+    with pytest.raises(ValueError, match="q9: expected weights, since CompressAI has none for mse"):
+        codecs.load({"model": FACTORIZED, "pretrained": "mse", "points": points}, "q9")
+    (tmp_path / "w.safetensors").touch()
+    with pytest.raises(ValueError, match="q9: expected channels, since CompressAI has no such network"):
+        codecs.load({"model": FACTORIZED, "points": points}, "q9", tmp_path / "w.safetensors")
+    own = {"q1": {"lambda": 0.3, "weights": "mine.pth", "sha256": "0" * 64}}
+    with pytest.raises(ValueError, match="nothing to fetch"):
+        codecs.fetch({"model": FACTORIZED, "points": own}, "q1")
 
 
 @pytest.fixture(scope="module", params=["bmshj2018-factorized", "bmshj2018-hyperprior"])

@@ -29,15 +29,16 @@ from torch import Tensor
 
 from mlclipsim.artifacts import ArtifactError, sha256_of
 from mlclipsim.atomic import atomic
-from mlclipsim.compression.bitstream import Bitstream, check_image
+from mlclipsim.compression.bitstream import Bitstream
 from mlclipsim.compression.classical import ClassicalCodec
-from mlclipsim.images import to_tensor, to_uint8
+from mlclipsim.images import check_array, to_tensor, to_uint8
 from mlclipsim.places import locate
 
 with warnings.catch_warnings():  # it imports pytorch_msssim, which compiles a function with torch.jit
     warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
     from compressai import zoo
     from compressai.entropy_models import EntropyBottleneck, EntropyModel
+    from compressai.losses import RateDistortionLoss
     from compressai.models import CompressionModel
     from compressai.zoo.image import cfgs, model_architectures, model_urls
     from compressai.zoo.pretrained import load_pretrained
@@ -46,7 +47,9 @@ __all__ = [
     "Bitstream",
     "ClassicalCodec",
     "CompressionModel",
+    "EntropyModel",
     "LearnedCodec",
+    "RateDistortionLoss",
     "build",
     "estimate_bits",
     "fetch",
@@ -88,20 +91,18 @@ def load(entry: Mapping[str, Any], point: str, weights: Path | None = None) -> C
         weights: another file for the same network: safetensors of :func:`save`, or a state dict.
 
     Raises:
-        ValueError: a point that the entry lacks.
+        ValueError: a point that the entry lacks, or that neither it nor CompressAI has weights for.
         ArtifactError: the file is missing, has another checksum, or does not fit the network.
     """
-    settings = _point(entry, point)
+    _point(entry, point)
     path, expected = (weights, None) if weights else weights_file(entry, point)
     if not path.is_file():
         raise ArtifactError(
-            f"{path}: expected the weights of {entry['model']} {point}, found none; fetch them"
+            f"{path}: expected the weights of {entry['model']} {point}, found none; fetch or train them"
         )
     if expected and not (seen := sha256_of(path)).startswith(expected):
         raise ArtifactError(f"{path}: expected sha256 {expected}, got {seen}; fetch or make the file again")
-    model = build(
-        entry["model"], settings.get("channels") or entry.get("channels") or _channels(entry, point)
-    )
+    model = build(entry["model"], _channels(entry, point))
     try:
         # A file of `save` holds parameters only: its buffers are those that every such network has.
         model.load_state_dict(dict(model.named_buffers()) | _state(path))
@@ -120,8 +121,18 @@ def _point(entry: Mapping[str, Any], point: str) -> dict[str, Any]:
     return entry["points"][point]
 
 
+def _quality(point: str) -> int:
+    return int(point.removeprefix("q"))
+
+
 def _channels(entry: Mapping[str, Any], point: str) -> Sequence[int]:
-    return cfgs[entry["model"]][int(point.removeprefix("q"))]
+    """The entry's, or those of CompressAI's network of that quality."""
+    own = entry.get("channels") or cfgs.get(entry["model"], {}).get(_quality(point))
+    if not own:
+        raise ValueError(
+            f"{entry['model']} {point}: expected channels, since CompressAI has no such network; name them"
+        )
+    return own
 
 
 def weights_file(entry: Mapping[str, Any], point: str) -> tuple[Path, str | None]:
@@ -129,11 +140,19 @@ def weights_file(entry: Mapping[str, Any], point: str) -> tuple[Path, str | None
 
     A point without ``weights`` means CompressAI's pretrained ones, in torch's cache, whose names end in the
     first digits of their sha256.
+
+    Raises:
+        ValueError: a point that the entry lacks, or that neither it nor CompressAI has weights for.
     """
     settings = _point(entry, point)
     if settings.get("weights"):
         return locate(settings["weights"]), settings.get("sha256")
-    url = model_urls[entry["model"]][entry["pretrained"]][int(point.removeprefix("q"))]
+    metric = entry.get("pretrained", "unnamed metric")
+    url = model_urls.get(entry["model"], {}).get(metric, {}).get(_quality(point))
+    if url is None:
+        raise ValueError(
+            f"{entry['model']} {point}: expected weights, since CompressAI has none for {metric}; name a file"
+        )
     name = url.rpartition("/")[2]
     prefix = re.search(r"-([0-9a-f]{8,})\.pth", name)
     return Path(torch.hub.get_dir()) / "checkpoints" / name, prefix and prefix[1]
@@ -147,9 +166,9 @@ def fetch(entry: Mapping[str, Any], point: str) -> Path:
     """
     if _point(entry, point).get("weights"):
         raise ValueError(f"{entry['model']} {point}: its weights are a file of yours; nothing to fetch")
-    quality = int(point.removeprefix("q"))
-    zoo.image_models[entry["model"]](quality=quality, metric=entry["pretrained"], pretrained=True)
-    return weights_file(entry, point)[0]
+    path, _ = weights_file(entry, point)
+    zoo.image_models[entry["model"]](quality=_quality(point), metric=entry["pretrained"], pretrained=True)
+    return path
 
 
 def _state(path: Path) -> dict[str, Tensor]:
@@ -232,7 +251,7 @@ def _coding(model: CompressionModel) -> Iterator[None]:
 
 def _padded(image: np.ndarray, model: CompressionModel) -> Tensor:
     """``(1, 3, H', W')`` in [0, 1]: the last row and column repeated up to multiples of the stride."""
-    images = to_tensor(check_image(image))[None]  # (1, 3, H, W)
+    images = to_tensor(check_array(image))[None]  # (1, 3, H, W)
     rows, columns = (-side % stride(model) for side in image.shape[:2])
     return F.pad(images, (0, columns, 0, rows), mode="replicate").to(next(model.parameters()).device)
 
@@ -254,6 +273,7 @@ class LearnedCodec:
     Attributes:
         stride: sides are padded to multiples of it, see :meth:`padding`.
         n_strings: strings of a bitstream, one for each latent.
+        portable: whether its streams decode on any machine.
         fingerprint: sha256 of what both sides must have alike, the parameters and the tables.
 
     Raises:
@@ -266,6 +286,7 @@ class LearnedCodec:
         self.model = model
         self.stride = stride(model)
         self.n_strings = sum(isinstance(module, EntropyModel) for module in model.modules())
+        self.portable = self.n_strings == 1
         self.fingerprint = _fingerprint(model)
 
     def padding(self, size: tuple[int, int]) -> tuple[int, int]:

@@ -91,9 +91,12 @@ def compress(image: Path, output: Path, *, codec: str, quality: int, weights: Pa
         temporary.write_bytes(data)
     rows, columns = coder.padding(stream.size)
     padding = f"; {columns} columns and {rows} rows of padding" if rows or columns else ""
+    alike = (
+        "" if coder.portable else "; decodes for sure only where the same software runs on such a processor"
+    )
     return (
         f"{codec} q{quality}: {stream.payload_bytes} bytes of payload, {stream.bpp:.4f} bits per pixel; "
-        f"{len(data) - stream.payload_bytes} bytes of container{padding}"
+        f"{len(data) - stream.payload_bytes} bytes of container{padding}{alike}"
     )
 
 
