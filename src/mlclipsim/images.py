@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Iterable
 from os import PathLike
@@ -126,13 +127,23 @@ def decode_image(data: bytes) -> np.ndarray:
     return _decode(data, "image bytes")
 
 
-def image_size(data: bytes) -> tuple[int, int]:
-    """(height, width) of an image's bytes, from its header."""
+def image_size(data: bytes, form: str | None = None) -> tuple[int, int]:
+    """(height, width) of an image's bytes, from its header.
+
+    Args:
+        form: the only format to accept, by Pillow's name.
+
+    Raises:
+        ImageError: no such header.
+    """
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.height, image.width
+        with warnings.catch_warnings():  # of sizes that would not fit in memory: nothing is decoded here
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=[form] if form else None) as image:
+                return image.height, image.width
     except _DAMAGE as error:
-        raise ImageError(f"image bytes: no header of an image ({error}); make it again") from None
+        kind = form or "any format"
+        raise ImageError(f"image bytes: no sound header of {kind} ({error}); make it again") from None
 
 
 def _decode(data: bytes, name: str) -> np.ndarray:

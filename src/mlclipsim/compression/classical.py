@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from mlclipsim.compression.bitstream import Bitstream
-from mlclipsim.images import ImageError, check_array, decode_image
+from mlclipsim.images import ImageError, check_array, decode_image, image_size
 
 __all__ = ["FORMATS", "ClassicalCodec", "Format"]
 
@@ -103,12 +103,8 @@ class ClassicalCodec:
         Raises:
             ImageError: the stream is damaged, of another format, or of another size than it says.
         """
-        (data,), form = stream.strings, FORMATS[self.name].pillow
-        try:
-            with Image.open(io.BytesIO(data), formats=[form]) as header:
-                columns, rows = header.size
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise ImageError(f"{self.name}: expected a {form} stream ({error}); encode it again") from None
+        (data,) = stream.strings
+        rows, columns = image_size(data, FORMATS[self.name].pillow)
         if (rows, columns) != stream.size:
             height, width = stream.size
             raise ImageError(
