@@ -17,6 +17,7 @@ from mlclipsim.images import (
     check_images,
     decode_image,
     encode_image,
+    image_size,
     read_image,
     resize,
     to_tensor,
@@ -73,6 +74,21 @@ def test_other_modes_are_refused(tmp_path: Path, picture: np.ndarray, mode: str,
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_damaged_avif(picture: np.ndarray) -> None:
+    """Pillow raises a RuntimeError for it, be the damage in the header or behind it."""
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, "AVIF")
+    data = bytearray(stream.getvalue())
+    assert image_size(bytes(data), "AVIF") == picture.shape[:2]
+    with pytest.raises(ImageError, match="no sound header of PNG"):
+        image_size(bytes(data), "PNG")
+    data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
+    with pytest.raises(ImageError, match="truncated or damaged"):
+        decode_image(bytes(data))
+    with pytest.raises(ImageError, match="no sound header of AVIF"):
+        image_size(bytes(data[:100]), "AVIF")
+
+
 def test_truncated(tmp_path: Path, picture: np.ndarray, suffix: str) -> None:
     path = saved(tmp_path / f"x.{suffix}", Image.fromarray(picture))
     whole = path.read_bytes()

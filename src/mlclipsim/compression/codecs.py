@@ -5,10 +5,10 @@
     stream.bpp, codec.decode(stream)  # exactly what the encoder's side reconstructs
 
 What decodes where: the probability tables of the factorised latent are computed in float64 and rounded, so
-that they come out alike on any machine, and so does a `bmshj2018-factorized` stream's latent. All other
-models scale (and shift) the tables by what a network says of the first latent, in float32, whose last bit
+that they come out alike on any machine, and so does the latent of a `bmshj2018-factorized` stream. All other
+models choose (and shift) tables by what a network says of the first latent, in float32, whose last bit
 depends on the processor, its libraries and its threads: their streams are only sure to decode where the same
-build runs on the same kind of machine, best in the process that encoded. Coding runs on one thread always.
+software runs on the same kind of processor. Coding runs on one thread always.
 """
 
 from __future__ import annotations
