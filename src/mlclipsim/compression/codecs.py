@@ -74,9 +74,9 @@ def build(model: str, channels: Sequence[int]) -> CompressionModel:
     """
     if model not in model_architectures:
         raise ValueError(f"model {model!r} is unknown; expected one of {', '.join(model_architectures)}")
-    taken = len(cfgs[model][1])
-    if len(channels) != taken:
-        raise ValueError(f"{model}: expected {taken} numbers of channels, got {list(channels)}")
+    if len(channels) != len(cfgs[model][1]):
+        shape = "[N, M]" if len(cfgs[model][1]) == 2 else "[N]"
+        raise ValueError(f"{model}: expected channels {shape}, got {list(channels)}; give that many")
     return model_architectures[model](*channels)
 
 
@@ -102,7 +102,8 @@ def load(entry: Mapping[str, Any], point: str, weights: Path | None = None) -> C
         )
     if expected and not (seen := sha256_of(path)).startswith(expected):
         raise ArtifactError(f"{path}: expected sha256 {expected}, got {seen}; fetch or make the file again")
-    model = build(entry["model"], _channels(entry, point))
+    with torch.random.fork_rng(devices=[]):  # its initial weights are overwritten: nobody's draws move on
+        model = build(entry["model"], _channels(entry, point))
     try:
         # A file of `save` holds parameters only: its buffers are those that every such network has.
         model.load_state_dict(dict(model.named_buffers()) | _state(path))
@@ -320,7 +321,7 @@ class LearnedCodec:
                 "decode with the codec that encoded".format(*expected, *seen)
             )
         # The range decoder does not know where its string ends, and on a damaged one reads on beyond it: let
-        # it find zeros there. At most two bytes go to a symbol, and 512 channels are two symbols to a pixel.
+        # it find zeros there. Two bytes code any symbol of the tables, and 512 channels are two symbols a pixel.
         beyond = bytes(4 * stream.shape[0] * stream.shape[1] * self.stride**2)
         strings = [[string + beyond] for string in stream.strings]
         with _coding(self.model):

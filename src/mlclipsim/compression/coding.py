@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlclipsim import listing, spec
 from mlclipsim.atomic import atomic
 from mlclipsim.compression import container
 from mlclipsim.compression.bitstream import Bitstream
 from mlclipsim.compression.classical import ClassicalCodec
-from mlclipsim.compression.codecs import LearnedCodec, fetch, load, weights_file
 from mlclipsim.images import read_image, write_png
 from mlclipsim.usage import UsageError
+
+if TYPE_CHECKING:  # compressai is imported where a learned codec is asked for
+    from mlclipsim.compression.codecs import LearnedCodec
 
 __all__ = ["as_text", "catalog", "compress", "decompress", "entry_of", "fetch_all", "open_codec", "qualities"]
 
@@ -34,6 +36,8 @@ def qualities(entry: Entry) -> list[int]:
 
 def as_text() -> str:
     """The codecs and their qualities, and whether their weights are here, as a table for a terminal."""
+    from mlclipsim.compression.codecs import weights_file
+
     rows = [("codec", "model", "qualities", "weights")]
     for name, entry in catalog().items():
         numbers = qualities(entry)
@@ -51,6 +55,8 @@ def fetch_all(name: str) -> str:
     Raises:
         UsageError: an unknown codec, or one whose weights are not CompressAI's.
     """
+    from mlclipsim.compression.codecs import fetch
+
     entry = entry_of(name)
     if "pretrained" not in entry:
         raise UsageError(f"expected a codec with CompressAI's weights, got {name!r}; nothing to fetch")
@@ -65,6 +71,8 @@ def open_codec(entry: Entry, quality: int, weights: Path | None = None) -> Learn
         ArtifactError: its weights are missing or others, see :func:`mlclipsim.compression.codecs.load`.
     """
     if entry["library"] == "compressai":
+        from mlclipsim.compression.codecs import LearnedCodec, load
+
         return LearnedCodec(load(entry, f"q{quality}", weights))
     if weights:
         raise ValueError(f"{entry['model']}: expected no weights, got {weights}; a classical codec has none")
