@@ -321,7 +321,7 @@ class LearnedCodec:
                 "decode with the codec that encoded".format(*expected, *seen)
             )
         # The range decoder does not know where its string ends, and on a damaged one reads on beyond it: let
-        # it find zeros there. Two bytes code any symbol of the tables, and 512 channels are two symbols a pixel.
+        # it find zeros there, two bytes for each symbol of up to 512 channels.
         beyond = bytes(4 * stream.shape[0] * stream.shape[1] * self.stride**2)
         strings = [[string + beyond] for string in stream.strings]
         with _coding(self.model):
