@@ -159,9 +159,9 @@ def load(
         raise ConfigError(problems)  # the checks below would trip over values of the wrong type
 
     plan = Plan(root=root, config=config, catalogs=catalogs, preset_encoder=preset["encoder"])
+    problems += _codec_problems(plan)
     problems += _name_problems(plan)
     problems += _family_problems(plan)
-    problems += _codec_problems(plan)
     plan.missing.extend(_missing_files(plan))
     if problems or not planning:
         problems += plan.missing if config["require_files"] else []
@@ -408,6 +408,18 @@ def _malformed(config: Mapping[str, Any], template: Mapping[str, Any]) -> bool:
     )
 
 
+def _codec_problems(plan: Plan) -> list[str]:
+    """Codecs of one id: a stream would not say which of them wrote it."""
+    codecs = plan.catalogs["codecs"].items()
+    ids = {name: entry["id"] for name, entry in codecs if isinstance(entry, dict) and "id" in entry}
+    first: dict[int, str] = {}
+    return [
+        f"catalog/codecs.yaml: {name!r} has the id {number} of {first[number]!r}; take a free one"
+        for name, number in ids.items()
+        if first.setdefault(number, name) != name
+    ]
+
+
 def _name_problems(plan: Plan) -> list[str]:
     """Names that their catalog lacks."""
     config = plan.config
@@ -454,16 +466,6 @@ def _family_problems(plan: Plan) -> list[str]:
                     f"({', '.join(dict.fromkeys(sharing))}); let it stand on one side only"
                 )
     return problems
-
-
-def _codec_problems(plan: Plan) -> list[str]:
-    """Two codecs whose streams say the same."""
-    owners: dict[int, str] = {}
-    return [
-        f"catalog/codecs.yaml: {name!r} has the id {entry['id']} of {owners[entry['id']]!r}; take a free one"
-        for name, entry in plan.catalogs["codecs"].items()
-        if owners.setdefault(entry.get("id"), name) != name
-    ]
 
 
 def _controls(encoders: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
