@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,14 @@ def test_checkpoints_of_compressai_keep_their_tables(tmp_path: Path, random_code
     model = random_codec("bmshj2018-hyperprior")
     state = model.state_dict()
     state["entropy_bottleneck._quantized_cdf"] = state["entropy_bottleneck._quantized_cdf"] + 1
-    torch.save({"network": state}, tmp_path / "checkpoint.pth.tar")
+    names = {
+        "matrices.": "_matrix",
+        "biases.": "_bias",
+        "factors.": "_factor",
+    }  # as in CompressAI's own files
+    old = {re.sub("|".join(names), lambda m: names[m[0]], key): value for key, value in state.items()}
+    assert "entropy_bottleneck._matrix0" in old
+    torch.save({"network": old}, tmp_path / "checkpoint.pth.tar")
     digest = sha256_of(tmp_path / "checkpoint.pth.tar")
     point = {"lambda": 0.01, "weights": str(tmp_path / "checkpoint.pth.tar"), "sha256": digest}
     entry = {"model": "bmshj2018-hyperprior", "channels": [8, 12], "points": {"q3": point}}

@@ -63,7 +63,7 @@ def test_round_trip(name: str, quality: int, overhead: int, folder: Path, tmp_pa
     assert f"{overhead} bytes of container" in said
     rows, columns = codec.padding((50, 77))
     assert ("padding" in said) == bool(rows)
-    assert ("for sure only" in said) == (name == "tiny-hyperprior")
+    assert ("sure to decode only" in said) == (name == "tiny-hyperprior")
     if rows:
         assert f"{columns} columns and {rows} rows of padding" in said
 

@@ -27,6 +27,18 @@ def catalog() -> dict[str, Any]:
     return spec.read_yaml(spec.project_root() / "config" / "catalog" / "codecs.yaml")
 
 
+def entry_of(name: str) -> Entry:
+    """The catalog's entry.
+
+    Raises:
+        UsageError: an unknown name.
+    """
+    entries = catalog()
+    if name not in entries:
+        raise UsageError(f"codec {name!r} is unknown; expected one of {', '.join(entries)}")
+    return entries[name]
+
+
 def qualities(entry: Entry) -> list[int]:
     """What a codec is studied at: the numbers of its points, or its ladder of qualities."""
     if entry["library"] == "pillow":
@@ -99,9 +111,7 @@ def compress(image: Path, output: Path, *, codec: str, quality: int, weights: Pa
         temporary.write_bytes(data)
     rows, columns = coder.padding(stream.size)
     padding = f"; {columns} columns and {rows} rows of padding" if rows or columns else ""
-    alike = (
-        "" if coder.portable else "; decodes for sure only where the same software runs on such a processor"
-    )
+    alike = "" if coder.portable else "; sure to decode only with this software on such a processor"
     return (
         f"{codec} q{quality}: {stream.payload_bytes} bytes of payload, {stream.bpp:.4f} bits per pixel; "
         f"{len(data) - stream.payload_bytes} bytes of container{padding}{alike}"
@@ -138,18 +148,6 @@ def decompress(source: Path, output: Path, *, codec: str | None = None, weights:
     write_png(output, coder.decode(stream))
     height, width = header.size
     return f"{writer} q{header.quality}: {width}x{height} pixels"
-
-
-def entry_of(name: str) -> Entry:
-    """The catalog's entry.
-
-    Raises:
-        UsageError: an unknown name.
-    """
-    entries = catalog()
-    if name not in entries:
-        raise UsageError(f"codec {name!r} is unknown; expected one of {', '.join(entries)}")
-    return entries[name]
 
 
 def _fingerprint(coder: LearnedCodec | ClassicalCodec) -> bytes:
