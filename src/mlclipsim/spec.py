@@ -159,6 +159,7 @@ def load(
         raise ConfigError(problems)  # the checks below would trip over values of the wrong type
 
     plan = Plan(root=root, config=config, catalogs=catalogs, preset_encoder=preset["encoder"])
+    problems += _codec_problems(plan)
     problems += _name_problems(plan)
     problems += _family_problems(plan)
     plan.missing.extend(_missing_files(plan))
@@ -424,6 +425,18 @@ def _malformed(config: Mapping[str, Any], template: Mapping[str, Any]) -> bool:
         for fold in config.get("folds", [])
         for group in (fold.get("seen"), fold.get("held_out"))
     )
+
+
+def _codec_problems(plan: Plan) -> list[str]:
+    """Codecs of one id: a stream would not say which of them wrote it."""
+    codecs = plan.catalogs["codecs"].items()
+    ids = {name: entry["id"] for name, entry in codecs if isinstance(entry, dict) and "id" in entry}
+    first: dict[int, str] = {}
+    return [
+        f"catalog/codecs.yaml: {name!r} has the id {number} of {first[number]!r}; take a free one"
+        for name, number in ids.items()
+        if first.setdefault(number, name) != name
+    ]
 
 
 def _name_problems(plan: Plan) -> list[str]:
