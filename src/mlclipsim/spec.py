@@ -43,7 +43,7 @@ __all__ = [
 
 CATALOGS = ("codecs", "datasets", "encoders", "machines", "metrics")
 # How fast a step runs, not what it studies: not in digests (changing one reruns a step in place).
-EXECUTION = frozenset({"threads", "batch_size"})
+EXECUTION = frozenset({"threads", "batch_size", "cache"})
 # Steps that spread over processes: `workers` of them, one thread each.
 IN_PROCESSES = frozenset({"pcmp_images", "baselines"})
 # The steps whose results runs share, and those that each reads.
@@ -162,6 +162,7 @@ def load(
         raise ConfigError(problems)  # the checks below would trip over values of the wrong type
 
     plan = Plan(root=root, config=config, catalogs=catalogs, preset_encoder=preset["encoder"])
+    problems += _codec_problems(plan)
     problems += _name_problems(plan)
     problems += _family_problems(plan)
     plan.missing.extend(_missing_files(plan))
@@ -276,7 +277,9 @@ class Plan:
                 for name in self.judged_by(judges)
             },
             "datasets": config[selected]["datasets"],
+            "image_size": config["references"]["size"],
             "run": self.run,
+            "cache": f"results/{self.preset}/shared/scored",
             "threads": config["workers"] if step in IN_PROCESSES else config["threads"],
         }
         document = ("preset", "run", "style")
@@ -290,16 +293,18 @@ class Plan:
             "similarities": ("encoder", "batch_size"),
             "channel_similarities": ("encoder", "batch_size"),
             "fit": ("fit", "encoder"),
-            "baselines": ("metrics", "roles", "batch_size"),
+            "baselines": ("metrics", "roles", "batch_size", "cache"),
             "clip_scores": ("encoder",),
             "preference": ("benchmark", "folds", "metrics", "encoder"),
+            "severity": ("benchmark",),
+            "cost": ("cost", "image_size", "metrics", "encoder"),
             "calibration": ("benchmark", "folds"),
             "layer_ablation": ("benchmark", "folds"),
             "ablation": ("ablation", "benchmark", "folds", "votes", "towers"),
             "data_size": ("ablation", "benchmark", "folds"),
             "table_8": (*document, "benchmark", "folds", "votes"),
             "human_images": ("dataset",),
-            "human_baselines": ("metrics", "roles", "batch_size"),
+            "human_baselines": ("metrics", "roles", "batch_size", "cache"),
             "human_predictions": ("voters", "batch_size"),
             "human_similarities": ("encoder", "batch_size"),
             "human_iqa": ("datasets", "benchmark", "metrics", "votes", "known"),
@@ -435,6 +440,18 @@ def _malformed(config: Mapping[str, Any], template: Mapping[str, Any]) -> bool:
         for fold in config.get("folds", [])
         for group in (fold.get("seen"), fold.get("held_out"))
     )
+
+
+def _codec_problems(plan: Plan) -> list[str]:
+    """Codecs of one id: a stream would not say which of them wrote it."""
+    codecs = plan.catalogs["codecs"].items()
+    ids = {name: entry["id"] for name, entry in codecs if isinstance(entry, dict) and "id" in entry}
+    first: dict[int, str] = {}
+    return [
+        f"catalog/codecs.yaml: {name!r} has the id {number} of {first[number]!r}; take a free one"
+        for name, number in ids.items()
+        if first.setdefault(number, name) != name
+    ]
 
 
 def _name_problems(plan: Plan) -> list[str]:

@@ -1,5 +1,5 @@
-"""table_2: machine preference, the 2AFC of every metric on PCMP's test pairs, and its SRCC (or 2AFC) on
-images that other people's machines judged.
+"""table_2: machine preference, the 2AFC of every metric on PCMP's test pairs, severity, and the SRCC (or
+2AFC) on images that other people's machines judged.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ COLUMNS = [
     "n_pairs",
     "n_references",
 ]
+_OF_SEVERITY = ("n_ties", "n_alone")  # counts that no other benchmark has
 _HEADS = {
     "no_photometric": "no photom.",
     "photometric": "photom.",
@@ -47,18 +48,26 @@ _CONTENDERS = {
 
 
 def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
-    """Step ``table_2``: preference, correlations -> csv (every slice, both voter groups, every benchmark), md
-    and tex (held-out voters, pivoted).
+    """Step ``table_2``: preference, severity, correlations -> csv (every slice, both voter groups, every
+    benchmark), md and tex (held-out voters, pivoted; severity and other benchmarks in the last columns).
 
-    ``quantity`` of a row is ``2afc`` or ``srcc``. On benchmarks other than PCMP the judges are those of their
-    authors, held out from us; slices are ``all`` and ``type=<distortion>``.
+    ``quantity`` of a row is ``2afc``, ``tau`` or ``srcc``. On other people's benchmarks the judges are
+    theirs, held out from us; slices are ``all`` and ``type=<distortion>``.
     """
-    pcmp = read_table(inputs["preference"], "preference").assign(quantity="2afc")
+    own = pd.concat(
+        [
+            read_table(inputs["preference"], "preference").assign(quantity="2afc"),
+            read_table(inputs["severity"], "preference").assign(quantity="tau"),
+        ],
+        ignore_index=True,
+    )
     others = _elsewhere(read_table(inputs["correlations"], "correlations"))
-    frame = pd.concat([pcmp, others], ignore_index=True)
+    frame = pd.concat([own, others], ignore_index=True).astype(dict.fromkeys(_OF_SEVERITY, "Int64"))
     tidy = frame[COLUMNS + [name for name in frame.columns if name not in COLUMNS]]
-    printed, rules = _pivot(pcmp[_ran(pcmp)], others[_ran(others) & (others["slice"] == "all")])
-    primary = pcmp[_ran(pcmp) & (pcmp["slice"] == "macro") & (pcmp["voters"] == "held_out")]
+    ran = own[_ran(own)]
+    printed, rules = _pivot(ran, others[_ran(others) & (others["slice"] == "all")])
+    primary = ran[(ran["slice"] == "macro") & (ran["voters"] == "held_out")]
+    levels = ran[(ran["slice"] == "macro") & (ran["benchmark"] == "severity")]
     notes = [
         "2AFC on soft labels, held-out voters unless said. Macro (primary): mean over pairs of families "
         "without photometric ones, with its 95 % interval clustered by reference. Except.: pairs whose label "
@@ -66,6 +75,7 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
         f"{primary['n_pairs'].max():,} pairs of {primary['n_references'].max():,} references under macro."
         if len(primary)
         else "No pair under macro.",
+        _of_levels(levels),
     ]
     if (primary["interval"] == "t").any():
         notes.append("Fewer than 30 references: intervals are cluster-robust t.")
@@ -76,7 +86,7 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
     ]
     notes += [
         f"{label(row.metric)}: {row.note}."
-        for row in pcmp[pcmp["note"].fillna("").str.startswith("not run")].itertuples()
+        for row in own[own["note"].fillna("").str.startswith("not run")].itertuples()
     ]
     there = set(others.loc[_ran(others), "benchmark"])
     absent = [name.upper() for name in others["benchmark"].unique() if name not in there]
@@ -91,6 +101,24 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
 
 def _ran(frame: pd.DataFrame) -> pd.Series:
     return frame["estimate"].notna() & ~frame["note"].fillna("").str.startswith("not run")
+
+
+def _of_levels(levels: pd.DataFrame) -> str:
+    tied, lost = (
+        ", ".join(
+            f"{label(row.metric)} {getattr(row, count):,}"
+            for row in levels.itertuples()
+            if getattr(row, count)
+        )
+        for count in ("n_ties", "n_unscored")
+    )
+    return (
+        "Severity: Kendall's tau between score and minus the strength, within reference and family; mean "
+        "over families without photometric ones (csv: over all and by family, with intervals). "
+        f"{levels['n_pairs'].max():,} pairs of PSNR levels of {levels['n_references'].max():,} references; "
+        f"{levels['n_alone'].max():,} images without another level of their family and reference are left "
+        f"out. Ties, counted 0: {tied or 'none'}."
+    ) + (f" Without a score: {lost}." if lost else "")
 
 
 def _elsewhere(correlations: pd.DataFrame) -> pd.DataFrame:
@@ -177,6 +205,8 @@ def _pivot(frame: pd.DataFrame, others: pd.DataFrame) -> tuple[pd.DataFrame, lis
         for part in slices:
             head = _HEADS.get(part) or (f"{part[5:]} dB" if part.startswith("psnr=") else part[5:])
             row[head] = cell("held_out", part, key)
+        # Never in bold: a check that many pass, no contest.
+        row["severity"] = number(values.get(("none", "macro", metric, variant)))
         row |= {column: cell("held_out", column, key) for column in columns}
         rows.append(row)
     kinds = [key[0] for key in keys]
