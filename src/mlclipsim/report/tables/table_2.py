@@ -49,7 +49,7 @@ _CONTENDERS = {
 
 def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
     """Step ``table_2``: preference, severity, correlations -> csv (every slice, both voter groups, every
-    benchmark), md and tex (held-out voters, pivoted; severity and other benchmarks in the last columns).
+    benchmark), md and tex (held-out voters, pivoted; other benchmarks and severity in the last columns).
 
     ``quantity`` of a row is ``2afc``, ``tau`` or ``srcc``. On other people's benchmarks the judges are
     theirs, held out from us; slices are ``all`` and ``type=<distortion>``.
@@ -205,9 +205,9 @@ def _pivot(frame: pd.DataFrame, others: pd.DataFrame) -> tuple[pd.DataFrame, lis
         for part in slices:
             head = _HEADS.get(part) or (f"{part[5:]} dB" if part.startswith("psnr=") else part[5:])
             row[head] = cell("held_out", part, key)
+        row |= {column: cell("held_out", column, key) for column in columns}
         # Never in bold: a check that many pass, no contest.
         row["severity"] = number(values.get(("none", "macro", metric, variant)))
-        row |= {column: cell("held_out", column, key) for column in columns}
         rows.append(row)
     kinds = [key[0] for key in keys]
     return pd.DataFrame(rows), [n for n in range(1, len(kinds)) if kinds[n] != kinds[n - 1]]
