@@ -335,7 +335,8 @@ def iterate_table(
     path: Path | str, schema: str, columns: list[str] | None = None, *, rows: int = 256
 ) -> Iterator[pd.DataFrame]:
     """:func:`read_table` in pieces of ``rows`` rows, so that any number of images fits a flat memory."""
-    with _checked(path, schema), pq.ParquetFile(path) as stored:
+    # Buffered ahead, as is pyarrow's default, a file stays in memory whole until its end.
+    with _checked(path, schema), pq.ParquetFile(path, pre_buffer=False) as stored:
         batches = stored.iter_batches(rows, columns=columns)
         while (batch := next(batches, None)) is not None:
             yield _plain(pa.Table.from_batches([batch]))
