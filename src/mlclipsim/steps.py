@@ -27,6 +27,8 @@ class Step:
     reads: str | None = None  # a folder of the package whose files it reads, besides the code that it runs
 
 
+_PER_DATASET = frozenset({"ratings", "pairs", "baselines", "similarities", "untrained", "predictions"})
+
 STEPS = {
     "references": Step("datasets.references:build"),
     "lit_encoder": Step("lit:train"),
@@ -35,6 +37,7 @@ STEPS = {
     "predictions": Step("pcmp.vote:predict"),
     "votes": Step("pcmp.vote:cast"),
     "similarities": Step("similarities:build"),
+    "channel_similarities": Step("similarities:build"),
     "fit": Step("fit:learn"),
     "baselines": Step("baselines:score"),
     "clip_scores": Step("fit:score"),
@@ -49,10 +52,8 @@ STEPS = {
     "human_baselines": Step("baselines:score"),
     "human_predictions": Step("pcmp.vote:predict"),
     "human_similarities": Step("similarities:build"),
-    "human_iqa": Step(
-        "benchmarks.human_iqa:evaluate",
-        lists=frozenset({"ratings", "pairs", "baselines", "similarities", "untrained", "predictions"}),
-    ),
+    "human_iqa": Step("benchmarks.human_iqa:evaluate", lists=_PER_DATASET),
+    "machine_iqa": Step("benchmarks.human_iqa:evaluate", lists=_PER_DATASET),
     "claims": Step("report.claims:write", report=True),
     "table_1": Step("report.tables.table_1:make", lists=frozenset({"drops"}), report=True),
     "table_2": Step("report.tables.table_2:make", report=True),
@@ -96,13 +97,13 @@ def code(step: str) -> list[str]:
     return module_code(STEPS[step].call.split(":")[0]) + [_relative(path) for path in read]
 
 
-def options(files: Mapping[str, str | Sequence[str]]) -> list[str]:
-    """``--input name=path ...`` of a rule's input whose names may be without files: those are left out."""
+def options(files: Mapping[str, str | Sequence[str]], option: str = "--input") -> list[str]:
+    """``--input name=path ...`` of a rule's files, of which some names may be without: those are left out."""
     words = []
     for name, paths in files.items():
         listed = [paths] if isinstance(paths, str) else list(paths)
         if listed and name != "code":
-            words += ["--input", f"{name}={listed[0]}", *listed[1:]]
+            words += [option, f"{name}={listed[0]}", *listed[1:]]
     return words
 
 
