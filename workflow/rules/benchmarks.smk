@@ -84,9 +84,10 @@ rule cost:
         plan.own("logs", "cost.txt"),
     conda:
         "../../environment.yml"
-    # All cores, so that no other job runs beside it and disturbs its timings; it computes on `threads` of the
-    # config, as every step. On a cluster, where there is no number of all cores, a job has its cores to itself.
-    threads: workflow.cores if workflow.local_exec else config["threads"]
+    # More than any machine has, which Snakemake lowers to --cores: no other job runs beside it and disturbs its
+    # timings. (workflow.cores would ask --unlock for a number of cores.) It computes on `threads` of the config,
+    # as every step; on a cluster a job has its cores to itself.
+    threads: 1024 if workflow.local_exec else config["threads"]
     resources:
         gpu=0,
     params:

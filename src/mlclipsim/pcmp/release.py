@@ -348,8 +348,8 @@ def open_table(path: Path, declared: pa.Schema) -> Iterator[pq.ParquetFile]:
         ArtifactError: missing, damaged, or of other columns.
     """
     try:
-        # The buffer keeps a column of a row group from being read as a whole, and without read-ahead the groups
-        # that have passed are let go.
+        # The buffer keeps a column of a row group from being read whole; without read-ahead, groups that have
+        # passed are let go.
         with pq.ParquetFile(path, buffer_size=1 << 16, pre_buffer=False) as stored:
             found = stored.schema_arrow
             if not found.equals(declared):
