@@ -1,8 +1,8 @@
 """Train the zoo's codecs: one small codec per lambda for mean squared error, from nothing.
 
-``python -m mlclipsim zoo --codecs`` runs this. They learn scenes and photographs alike: half of each batch are
-2x2 mosaics of scenes, half are crops of the photographs behind the scenes, of the roles ``zoo_train`` and
-``codec_train``. They are validated on mosaics over the photographs of ``codec_val``.
+``python -m mlclipsim.compression.base`` runs this. They learn scenes and photographs alike: half of each
+batch are 2x2 mosaics of scenes, half are crops of the photographs behind the scenes, of the roles
+``zoo_train`` and ``codec_train``. They are validated on mosaics over the photographs of ``codec_val``.
 """
 
 from __future__ import annotations
@@ -17,14 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from compressai.losses import RateDistortionLoss
-from compressai.models import CompressionModel
-from compressai.zoo.image import model_architectures as models
-from safetensors.torch import save_file
 from torch import Tensor
 
-from mlclipsim.artifacts import atomic, read_json, sha256_of, write_json
-from mlclipsim.compression.training import Schedule, train
+from mlclipsim.artifacts import read_json, sha256_of, write_json
+from mlclipsim.compression import codecs
+from mlclipsim.compression.codecs import CompressionModel
+from mlclipsim.compression.training import RateDistortionLoss, Schedule, train
 from mlclipsim.images import to_tensor
 from mlclipsim.provenance import git_state
 from mlclipsim.randomness import derive_seed, generator
@@ -39,14 +37,13 @@ MODEL, CHANNELS = "bmshj2018-factorized", (24, 32)
 # CompressAI's weights of 255^2 MSE at its qualities 1, 2, 4 and 6.
 POINTS = {"q1": 0.0018, "q2": 0.0035, "q4": 0.0130, "q6": 0.0483}
 ROLES = ("zoo_train", "codec_train")
-SCHEDULE = Schedule(steps=8_000, learning_rate=2e-3, quantile_rate=1e-2, validations=40)
-_TABLES = ("_offset", "_quantized_cdf", "_cdf_length", ".target")
+SCHEDULE = Schedule(steps=6_000, learning_rate=2e-3, quantile_rate=1e-2, validations=40)
 BATCH, SIDE = 4, 128  # images per step, px: half the cost of 256 px, and few latents lie at a border
 POOL_SIZE, VALIDATION_SIZE = 3_000, 64  # scenes per role
 
 
 def mosaic(images: np.ndarray, columns: int) -> np.ndarray:
-    """``(N, H, W, 3)`` images as mosaics of ``columns`` x ``columns``: ``(N / columns^2, ...)``, row by row."""
+    """``(N, H, W, 3)`` images as mosaics of ``columns`` x ``columns``, row by row."""
     height, width = images.shape[1:3]
     tiles = images.reshape(-1, columns, columns, height, width, 3).transpose(0, 1, 3, 2, 4, 5)
     return tiles.reshape(-1, columns * height, columns * width, 3)
@@ -96,7 +93,7 @@ def _make(point: str, output: Path, work: Path, steps_scale: float) -> dict[str,
     validation = render_pool("codec_val", VALIDATION_SIZE, ZOO_SEED, work / "pool")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(ZOO_SEED, "initial", "codec"))
-        model = models[MODEL](*CHANNELS)
+        model = codecs.build(MODEL, CHANNELS)
     settings = {"model": MODEL, "channels": CHANNELS, "lambda": POINTS[point], "schedule": vars(schedule)}
     curve = train(
         model,
@@ -109,9 +106,7 @@ def _make(point: str, output: Path, work: Path, steps_scale: float) -> dict[str,
     )
     model.update(force=True, update_quantiles=True)
     weights = output / f"base-{point}.safetensors"
-    state = {k: v for k, v in model.state_dict().items() if not k.endswith(_TABLES)}
-    with atomic(weights) as temporary:
-        save_file({k: v.half().contiguous() for k, v in state.items()}, temporary)
+    codecs.save(model, weights)
     return {
         "sha256": sha256_of(weights),
         **settings,

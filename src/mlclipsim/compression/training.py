@@ -1,7 +1,7 @@
 """One loop that trains codecs, from nothing or from another: resumable, and bit-equal after a kill.
 
 What is descended is an :class:`Objective`: it gives the batch of a step, its losses, and a validation. The
-loop does the rest: two optimisers (the entropy models' quantiles have a loss of their own), gradient clipping,
+loop does the rest: two optimisers (the quantiles of entropy models have a loss of their own), clipping,
 a one-cycle schedule, mixed precision on a GPU, checkpoints, and a stop at the first loss that is no number.
 """
 
@@ -16,17 +16,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from compressai.entropy_models import EntropyModel
-from compressai.models import CompressionModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Adam
 from tqdm import tqdm
 
 from mlclipsim.artifacts import atomic
+from mlclipsim.compression.codecs import CompressionModel, EntropyModel, RateDistortionLoss
 from mlclipsim.randomness import derive_seed
 
-__all__ = ["Objective", "Schedule", "train"]
+__all__ = ["Objective", "RateDistortionLoss", "Schedule", "train"]
 
 CHECKPOINT_SECONDS = 60.0
 
