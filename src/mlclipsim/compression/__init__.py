@@ -1,1 +1,1 @@
-"""Compression for machines: codecs, their training for what machines see, and rate-task curves."""
+"""Compression for machines: codecs, their real bitstreams, and how well machines read what they decode."""
