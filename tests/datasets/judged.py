@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 from scipy.io import savemat
 
@@ -44,16 +45,20 @@ def live(root: Path) -> None:
 
 
 def csiq(root: Path) -> None:
-    lines = ["image,dst_idx,dst_type,dst_lev,dmos_std,dmos"]
+    """As in the authors' workbook: a title above the heads, empty columns before them."""
+    rows = []
     for kind, folder, file, dmos in (
         ("noise", "awgn", "AWGN", 0.062),
         ("jpeg 2000", "jpeg2000", "jpeg2000", 0.5),
         ("blur", "blur", "BLUR", 0.91),
     ):
-        picture(root / "dst_imgs" / folder / f"1600.{file}.2.png", len(lines))
-        lines.append(f"1600,1,{kind},2,0.1,{dmos}")
+        picture(root / "dst_imgs" / folder / f"1600.{file}.2.png", 1 + len(rows))
+        rows.append([1600, 1, kind, 2, 0.1, dmos])
     picture(root / "src_imgs" / "1600.png", 9)
-    (root / "csiq.DMOS.csv").write_text("\n".join(lines) + "\n")
+    table = pd.DataFrame(rows, columns=["image", "dst_idx", "dst_type", "dst_lev", "dmos_std", "dmos"])
+    with pd.ExcelWriter(root / "csiq.DMOS.xlsx") as book:
+        pd.DataFrame([["CSIQ DMOS"]]).to_excel(book, sheet_name="all_by_image", header=False, index=False)
+        table.to_excel(book, sheet_name="all_by_image", startrow=3, startcol=3, index=False)
 
 
 def tid2013(root: Path) -> None:
