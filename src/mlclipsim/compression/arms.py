@@ -17,22 +17,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlclipsim.artifacts import read_json, sha256_of
 from mlclipsim.compression.codecs import CompressionModel, RateDistortionLoss
 from mlclipsim.compression.terms import (
     ClipDissimilarity,
-    DeepFeatures,
+    FeatureDistance,
     MSSSIMLoss,
     Originals,
     PredictionShift,
     Term,
 )
 from mlclipsim.machines import load as load_machine
-from mlclipsim.machines.classifier import Classifier
 from mlclipsim.metric import MLCLIPSim
 from mlclipsim.randomness import generator
 from mlclipsim.similarities import load_entry
 
-__all__ = ["ARMS", "Arm", "ArmObjective", "Balance", "balance", "build_term", "freeze"]
+__all__ = ["ARMS", "Arm", "ArmObjective", "Balance", "balance", "build_term", "freeze", "identity"]
 
 PEAK = 255.0**2
 
@@ -65,9 +65,15 @@ ARMS: dict[str, Arm] = {
     "ml_clipsim": Arm(ClipDissimilarity, weights="fitted"),
     "ml_clipsim_uniform": Arm(ClipDissimilarity, weights="uniform"),
     "clip_global": Arm(ClipDissimilarity, weights="global"),
-    "deep_features": Arm(DeepFeatures),
+    "deep_features": Arm(FeatureDistance),
     "task_kl": Arm(PredictionShift),
     "decoder_only": Arm(ClipDissimilarity, weights="fitted", decoder_only=True),
+}
+
+# The key of the spec that names a term's network.
+_NETWORK: dict[type[FeatureDistance] | type[PredictionShift], str] = {
+    FeatureDistance: "feature_network",
+    PredictionShift: "teacher",
 }
 
 
@@ -75,7 +81,7 @@ def build_term(name: str, spec: Mapping[str, Any], inputs: Mapping[str, Path]) -
     """The term of an arm.
 
     Args:
-        spec: ``encoder``, ``features`` and ``teacher``: each {``name``, ``entry``: of its catalog};
+        spec: ``encoder``, ``feature_network`` and ``teacher``: each {``name``, ``entry``: of its catalog};
             ``compression``: {``fold``: whose fitted weights}.
         inputs: ``weights``: the weights.json of the fit; ``checkpoint`` where a step made the encoder.
 
@@ -96,17 +102,40 @@ def build_term(name: str, spec: Mapping[str, Any], inputs: Mapping[str, Path]) -
                 fold=spec["compression"]["fold"] if fitted else None,
             )
         )
-    if arm.term in (DeepFeatures, PredictionShift):
-        chosen = spec["features" if arm.term is DeepFeatures else "teacher"]
-        return arm.term(_classifier(chosen["name"], chosen["entry"]))  # type: ignore[call-arg]
+    if arm.term is FeatureDistance or arm.term is PredictionShift:
+        chosen = spec[_NETWORK[arm.term]]
+        machine = load_machine(chosen["name"], chosen["entry"])
+        if machine.task != "classification":
+            raise ValueError(
+                f"machine {chosen['name']!r}: expected a classifier, got one for {machine.task}; name another"
+            )
+        return arm.term(machine)
     return arm.term() if arm.term else None
 
 
-def _classifier(name: str, entry: dict[str, Any]) -> Classifier:
-    machine = load_machine(name, entry)
-    if not isinstance(machine, Classifier):
-        raise ValueError(f"machine {name!r}: expected a classifier, got one for {machine.task}; name another")
-    return machine
+def identity(name: str, spec: Mapping[str, Any], inputs: Mapping[str, Path]) -> dict[str, Any]:
+    """What the term of an arm is made of: its networks' checksums, and the layer weights.
+
+    Arguments as of :func:`build_term`; nothing is loaded.
+    """
+    arm = ARMS[name]
+    if arm.term is FeatureDistance or arm.term is PredictionShift:
+        chosen = spec[_NETWORK[arm.term]]
+        return {"network": chosen["name"], "sha256": chosen["entry"].get("sha256")}
+    if arm.term is not ClipDissimilarity:
+        return {}
+    tower = spec["encoder"]
+    made = inputs.get("checkpoint")
+    loss = {
+        "encoder": tower["name"],
+        "sha256": sha256_of(made) if made else tower["entry"].get("sha256"),
+        "weights": arm.weights,
+    }
+    if arm.weights == "fitted":
+        fitted = read_json(inputs["weights"])
+        (fold,) = [one for one in fitted["folds"] if one["fold"] == spec["compression"]["fold"]]
+        loss["weights"] = dict(zip(fitted["layers"], fold["weights"], strict=True))
+    return loss
 
 
 @dataclass(frozen=True)

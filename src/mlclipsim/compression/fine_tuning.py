@@ -1,24 +1,25 @@
 """Fine-tune a codec of the zoo as an arm asks: one training is one step of the workflow.
 
 All arms see the same images in the same order for as many steps. Those images are a fixed list, so that what
-an arm needs of the originals is computed once; it is of roles that are never reported on, and validation is on
-others still. Each training leaves a record: settings, weights of the loss, and the curve.
+an arm needs of the originals is computed once. They are of roles that are never reported on, and those of the
+validation are of another. Each training leaves a record: settings, weights of the loss, and the curve.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from mlclipsim.artifacts import ArtifactError, read_json, read_table, write_json
 from mlclipsim.compression import codecs
-from mlclipsim.compression.arms import ARMS, Arm, ArmObjective, balance, build_term, freeze
+from mlclipsim.compression.arms import ARMS, ArmObjective, balance, build_term, freeze, identity
+from mlclipsim.compression.codecs import CompressionModel
 from mlclipsim.compression.image_sets import join
 from mlclipsim.compression.terms import Originals
 from mlclipsim.compression.training import Schedule, train
@@ -26,7 +27,7 @@ from mlclipsim.images import decode_image, to_tensor
 from mlclipsim.randomness import derive_seed, generator
 from mlclipsim.spec import canonical
 
-__all__ = ["fine_tune", "load_images", "settings_of_trials", "try_setting"]
+__all__ = ["Training", "fine_tune", "load_images", "prepare", "settings_of_trials", "try_setting"]
 
 
 def try_setting(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
@@ -64,8 +65,12 @@ def settings_of_trials(name: str, compression: Mapping[str, Any]) -> list[dict[s
     return [{"rho": None, "learning_rate": rate} for rate in rates]
 
 
-def load_images(counts: Mapping[str, int], spec: Mapping[str, Any], references: Path | None) -> Tensor:
-    """Fixed images to train or validate on, ``(N, 3, H, W)`` in [0, 1]: mosaics of as many as ``counts`` says.
+def load_images(counts: Mapping[str, int], spec: Mapping[str, Any], references: Path | None) -> np.ndarray:
+    """Fixed images to train or validate on, mosaics ``(N, H, W, 3)`` uint8.
+
+    Args:
+        counts: images by role.
+        references: their table; None: scenes.
 
     Scenes are rendered over the photographs of each role, other images are the run's references of that role.
     Roles are mixed, in an order drawn from the run's seed.
@@ -85,35 +90,68 @@ def load_images(counts: Mapping[str, int], spec: Mapping[str, Any], references: 
         found = table.loc[table["role"] == role, "image"].head(count)
         if len(found) < count:
             raise ArtifactError(
-                f"{references}: expected {count} images of role {role}, found {len(found)}; give it as many in "
-                "references.roles"
+                f"{references}: expected {count} images of role {role}, found {len(found)}; give it as many "
+                "in references.roles"
             )
         images += [decode_image(data) for data in found]
     order = generator(seed, "codec_images", *counts).permutation(len(images))
-    return to_tensor(np.stack(join([images[place] for place in order], columns)))
+    return np.stack(join([images[place] for place in order], columns))
 
 
-def _fine_tune(
+@dataclass(frozen=True)
+class Training:
+    """All that one training needs; ``settings`` is what its result depends on."""
+
+    model: CompressionModel
+    objective: ArmObjective
+    schedule: Schedule
+    seed: int
+    settings: dict[str, Any]
+
+    def run(self, output: Path) -> list[dict[str, float]]:
+        """Train, write the weights, and return the curve; resumable from a checkpoint beside ``output``."""
+        curve = train(
+            self.model,
+            self.objective,
+            self.schedule,
+            seed=self.seed,
+            checkpoint=output.with_suffix(".checkpoint.pt"),
+            settings=canonical(self.settings),
+            name=output.stem,
+        )
+        if not self.objective.arm.decoder_only:
+            self.model.update(force=True, update_quantiles=True)
+        codecs.save(self.model.cpu(), output)
+        return curve
+
+
+def prepare(
     spec: dict[str, Any],
     point: str,
     training_seed: int,
-    chosen: Mapping[str, float | None],
-    inputs: dict[str, Path],
-    outputs: dict[str, Path],
-) -> None:
+    chosen: Mapping[str, Any],
+    inputs: Mapping[str, Path],
+) -> Training:
+    """Load base codec, images and term, and weigh the loss.
+
+    Args:
+        spec: ``seed``; ``threads``; ``arm``; ``codec``, ``encoder``, ``feature_network``, ``teacher``: each
+            {``name``, ``entry``: of its catalog}; ``compression``: the block of the config.
+        chosen: ``rho`` and ``learning_rate``.
+    """
     torch.set_num_threads(int(spec["threads"]))
-    started = time.monotonic()
     name, compression, entry = spec["arm"], spec["compression"], spec["codec"]["entry"]
-    arm = ARMS[name]
+    arm, columns = ARMS[name], compression["mosaic"]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    references = inputs.get("references")
-    training = load_images(compression["train"], spec, references)
-    validation = load_images(compression["validation"], spec, references)
+    training, validation = (
+        to_tensor(load_images(compression[part], spec, inputs.get("references")))
+        for part in ("train", "validation")
+    )
     model = codecs.load(entry, point).to(device)
     proxy = build_term("task_kl", spec, inputs)
     term = build_term(name, spec, inputs) or proxy  # which an arm without a term never asks
-    assert proxy is not None and term is not None
-    columns = compression["mosaic"]
+    assert proxy is not None
+    assert term is not None
     originals = Originals(training, columns, term.to(device))
     weights = balance(
         arm,
@@ -134,14 +172,15 @@ def _fine_tune(
         seed=seed,
         batch=compression["batch"],
     )
-    rate = chosen["learning_rate"]
-    assert rate is not None
     schedule = Schedule(
-        compression["steps"], rate, compression["quantile_rate"], validations=compression["validations"]
+        compression["steps"],
+        chosen["learning_rate"],
+        compression["quantile_rate"],
+        validations=compression["validations"],
     )
-    # Threads and the like aside, everything that the weights depend on; a checkpoint of other settings is left.
     settings = {
         "arm": name,
+        "codec": spec["codec"]["name"],
         "point": point,
         "seed": training_seed,
         "run_seed": spec["seed"],
@@ -149,21 +188,21 @@ def _fine_tune(
         "schedule": vars(schedule),
         "batch": compression["batch"],
         "train": compression["train"],
-        "codec": spec["codec"]["name"],
+        "loss": identity(name, spec, inputs),
     }
-    curve = train(
-        model,
-        objective,
-        schedule,
-        seed=seed,
-        checkpoint=outputs["codec"].with_suffix(".checkpoint.pt"),
-        settings=canonical(settings),
-        name=outputs["codec"].stem,
-    )
-    if not arm.decoder_only:
-        model.update(force=True, update_quantiles=True)
-    codecs.save(model.cpu(), outputs["codec"])
-    write_json(
-        outputs["record"],
-        settings | {"curve": curve, "seconds": round(time.monotonic() - started, 1), "device": device.type},
-    )
+    return Training(model, objective, schedule, seed, settings)
+
+
+def _fine_tune(
+    spec: dict[str, Any],
+    point: str,
+    training_seed: int,
+    chosen: Mapping[str, Any],
+    inputs: dict[str, Path],
+    outputs: dict[str, Path],
+) -> None:
+    started = time.monotonic()
+    training = prepare(spec, point, training_seed, chosen, inputs)
+    curve = training.run(outputs["codec"])
+    seconds = round(time.monotonic() - started, 1)
+    write_json(outputs["record"], training.settings | {"curve": curve, "seconds": seconds})

@@ -16,15 +16,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlclipsim.comparison import Encoded
-from mlclipsim.machines.classifier import Classifier
+from mlclipsim.deep_features import DeepFeatures, distance
+from mlclipsim.machines import Machine
 from mlclipsim.metric import MLCLIPSim
 
-__all__ = ["ClipDissimilarity", "DeepFeatures", "MSSSIMLoss", "Originals", "PredictionShift", "Term", "tiles"]
+__all__ = [
+    "ClipDissimilarity",
+    "FeatureDistance",
+    "MSSSIMLoss",
+    "Originals",
+    "PredictionShift",
+    "Term",
+    "tiles",
+]
 
 # Z. Wang et al., "Multi-scale structural similarity for image quality assessment" (2003), equation 7 ff.
 _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _LEAST_SIDE = 161  # px, that five scales of an 11-pixel window need; below it there are three
-_EPS = 1e-8
 
 
 class Term(nn.Module, ABC):
@@ -120,67 +128,25 @@ class MSSSIMLoss(Term):
         return 1 - similar
 
 
-class DeepFeatures(Term):
-    """Squared distance of a classifier's features, unit vectors over the channels, as in LPIPS but without
-    its learned heads: averaged over places, summed over the stages.
+class FeatureDistance(Term):
+    """The distance of :mod:`mlclipsim.deep_features`."""
 
-    A stage's features are its last map before the resolution falls.
-
-    After R. Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric" (2018).
-    """
-
-    def __init__(self, machine: Classifier) -> None:
+    def __init__(self, machine: Machine) -> None:
         super().__init__()
-        self.machine = machine
-        self._stages: list[nn.Module] = []
+        self.network = DeepFeatures(machine)
 
     def look(self, originals: Tensor) -> tuple[Tensor, ...]:
-        if not self._stages:
-            self._stages = _last_of_each_size(self.machine, originals[:1])
-        return tuple(self._maps(originals))
+        with torch.autocast(originals.device.type, enabled=False):
+            return tuple(self.network.features(originals.float()))
 
     def distance(self, seen: tuple[Tensor, ...], decoded: Tensor) -> Tensor:
-        apart = [(a - b).square().sum(1).mean() for a, b in zip(seen, self._maps(decoded), strict=True)]
-        return torch.stack(apart).sum()
-
-    def _maps(self, images: Tensor) -> list[Tensor]:
-        """Of each stage, ``(T, C, h, w)`` with unit vectors along C."""
-        found: list[Tensor] = []
-        hooks = [
-            stage.register_forward_hook(lambda _, __, output: found.append(output)) for stage in self._stages
-        ]
-        try:
-            self.machine(images)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return [F.normalize(maps.float(), dim=1, eps=_EPS) for maps in found]
-
-
-def _last_of_each_size(machine: Classifier, image: Tensor) -> list[nn.Module]:
-    """The innermost modules that give a network's last map of each resolution, in its order."""
-    last: dict[tuple[int, ...], nn.Module] = {}
-    hooks = []
-
-    def note(module: nn.Module, _: object, output: object) -> None:
-        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] > 1:
-            last[tuple(output.shape[-2:])] = module
-
-    for module in machine.network.modules():
-        if not list(module.children()):
-            hooks.append(module.register_forward_hook(note))
-    try:
-        machine(image)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return list(last.values())
+        return distance(seen, self.look(decoded)).mean()
 
 
 class PredictionShift(Term):
     """``KL(p(original) || p(decoded))`` of a classifier, in nats."""
 
-    def __init__(self, machine: Classifier) -> None:
+    def __init__(self, machine: Machine) -> None:
         super().__init__()
         self.machine = machine
 

@@ -125,7 +125,7 @@ def train(
         for optimiser in optimisers.values():
             optimiser.zero_grad(set_to_none=True)
         devices = [device] if device.type == "cuda" else []
-        model.train()
+        _train_mode(model)
         with torch.random.fork_rng(devices=devices), mixed_precision(model, device):
             torch.manual_seed(derive_seed(seed, "noise", step))
             losses = objective.losses(model, batch)
@@ -171,6 +171,12 @@ def _keep_float32(module: nn.Module, device: str) -> None:
             return inner(*(a.float() if isinstance(a, Tensor) else a for a in arguments), **options)
 
     module.forward = forward
+
+
+def _train_mode(model: nn.Module) -> None:
+    """What is frozen acts as in evaluation: a frozen entropy model rounds, as its decoder will find it."""
+    for part in model.children():
+        part.train(any(p.requires_grad for p in part.parameters()))
 
 
 def _validated(model: CompressionModel, objective: Objective) -> dict[str, float]:
