@@ -8,7 +8,6 @@ and with the truth where it is known.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -23,7 +22,7 @@ import torch
 from pytorch_msssim import ms_ssim
 from tqdm import tqdm
 
-from mlclipsim.artifacts import ArtifactError, stream_table
+from mlclipsim.artifacts import ArtifactError, read_json, sha256_of, stream_table, write_json
 from mlclipsim.compression.bitstream import Bitstream
 from mlclipsim.compression.classical import ClassicalCodec
 from mlclipsim.compression.codecs import LearnedCodec, estimate_bits
@@ -40,7 +39,6 @@ __all__ = ["BASE", "ORIGINAL", "UNTRAINED", "Coder", "check_payload", "code", "c
 
 BASE, ORIGINAL = "base", "original"  # arms: the codecs before any fine-tuning, and no codec at all
 UNTRAINED = -1  # the seed of what was not trained here
-_TRAINED = re.compile(r"(?P<arm>.+)-q(?P<quality>\d+)-s(?P<seed>\d+)")  # names of trained weights
 # What an entropy coder may cost beyond the entropy: a share of it, and bytes in which a stream ends.
 _SHARE, _BYTES_PER_STREAM = 0.02, 16
 
@@ -57,40 +55,50 @@ class Coder:
 
 
 def coders(
-    base: str, trained: Sequence[Path], references: Sequence[str], entries: dict[str, dict[str, Any]]
+    base: str, manifest: Path | None, references: Sequence[str], entries: dict[str, dict[str, Any]]
 ) -> list[Coder]:
     """All codecs of a run: the base at its points, what was fine-tuned from it, and the reference lines.
 
     Args:
         base, references: names in ``entries``, the catalog's.
-        trained: files of weights, ``<arm>-<point>-s<seed>.safetensors``.
+        manifest: of trained weights, which lie beside it.
 
     Raises:
-        ArtifactError: a file of another name.
+        ArtifactError: weights that are missing or not the manifest's.
     """
     found = [Coder(base, BASE, quality) for quality in qualities(entries[base])]
-    for path in trained:
-        named = _TRAINED.fullmatch(path.stem)
-        if named is None:
-            raise ArtifactError(
-                f"{path}: expected weights named <arm>-<point>-s<seed>, as in mse-q1-s0; rename the file"
-            )
-        found.append(Coder(base, named["arm"], int(named["quality"]), int(named["seed"]), str(path)))
-    return found + [Coder(name, name, quality) for name in references for quality in qualities(entries[name])]
+    for name, record in (read_json(manifest)["codecs"] if manifest else {}).items():
+        path = manifest.with_name(f"{name}.safetensors")
+        if not path.is_file() or sha256_of(path) != record["sha256"]:
+            raise ArtifactError(f"{path}: expected the weights that {manifest} lists; make or fetch them again")
+        quality = int(record["point"].removeprefix("q"))
+        found.append(Coder(base, record["arm"], quality, record["seed"], str(path)))
+    return found + [
+        Coder(name, name, quality) for name in references for quality in qualities(entries[name])
+    ]
 
 
-def code(spec: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Path]) -> None:
-    """Step ``rate_task``: references, voters, codecs (trained weights) -> codes, scores, truth.
+def code(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
+    """Step ``rate_task``: references, voters [, manifest of trained codecs] -> codes, scores, truth, and
+    ``not_run``: the arms of the config that are missing, and why.
 
     ``spec["threads"]`` processes take a codec and a set of images at a time, and what they measured is
     written in order: any number of them gives the same bytes.
 
     Raises:
-        ArtifactError: a payload that its entropy does not explain, see :func:`check_payload`.
+        ArtifactError: trained weights are damaged; or a payload that its entropy does not explain, see
+            :func:`check_payload`.
     """
     settings, entries = spec["rate_task"], spec["codecs"]
-    trained = [Path(path) for path in inputs.get("codecs", [])]
-    wanted = coders(spec["base"], trained, settings["codecs"], entries)
+    known = coders(spec["base"], inputs.get("manifest"), settings["codecs"], entries)
+    trained = {coder.arm for coder in known if coder.seed != UNTRAINED}
+    not_run = {arm: "no trained weights" for arm in spec["arms"] if arm not in trained}
+    wanted = [
+        coder
+        for coder in known
+        if coder.seed == UNTRAINED or (coder.arm in spec["arms"] and coder.arm not in not_run)
+    ]
+    write_json(outputs["not_run"], not_run)
     bench = canonical(
         {
             **{key: spec[key] for key in ("judges", "seed", "batch_size")},
