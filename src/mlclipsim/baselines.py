@@ -3,7 +3,7 @@
 A metric is a catalog entry, so that which implementation runs with which arguments is data::
 
     ssim:
-      library: piq                # piq | torchmetrics | pyiqa | dreamsim
+      library: piq                # piq | torchmetrics | pyiqa | dreamsim | mlclipsim
       function: ssim              # its name there: a function, or a class that holds a network
       arguments: {downsample: false}
       colour: grey                # rgb, or 8-bit ITU-R 601 luma, as the classic Matlab codes take
@@ -35,9 +35,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from mlclipsim import deep_features
 from mlclipsim.artifacts import ArtifactError, iterate_table, read_table, sha256_of, write_table
 from mlclipsim.datasets.references import StoredReferences
 from mlclipsim.images import decode_image, resize, to_tensor
+from mlclipsim.machines import load
 
 __all__ = ["FIVE_SCALES_MIN_SIDE", "build", "lacks", "score"]
 
@@ -82,11 +84,17 @@ def _dreamsim(function: str, arguments: dict[str, Any]) -> Metric:
     )
 
 
+def _mlclipsim(function: str, arguments: dict[str, Any]) -> Metric:
+    """What no library has: distances on the features of a machine of the catalog."""
+    return _named(deep_features.__name__, function)(load(**arguments["network"]))
+
+
 _LIBRARIES: dict[str, Callable[[str, dict[str, Any]], Metric]] = {
     "piq": _piq,
     "torchmetrics": _torchmetrics,
     "pyiqa": _pyiqa,
     "dreamsim": _dreamsim,
+    "mlclipsim": _mlclipsim,
 }
 
 
@@ -111,6 +119,8 @@ def lacks(entry: dict[str, Any]) -> str | None:
     library = entry.get("library", "piq")
     if library in _LIBRARIES and importlib.util.find_spec(library) is None:
         return f"the package {library} is not installed"
+    if (entry.get("arguments") or {}).get("network", ...) is None:
+        return "no feature_network is chosen"
     for name, digest in (entry.get("files") or {}).items():
         path = _hub() / name
         if not path.exists():

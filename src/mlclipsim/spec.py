@@ -224,6 +224,12 @@ class Plan:
         return {name: family for name in self.judges["test"] if machines[name]["family"] == family}
 
     @property
+    def feature_networks(self) -> list[str]:
+        """The network of `deep_features`, if one is chosen."""
+        chosen = self.config["feature_network"]
+        return [chosen] if chosen else []
+
+    @property
     def assets_dir(self) -> Path:
         return Path(self.config["assets_dir"] or os.environ.get("MLCLIPSIM_ASSETS") or "assets")
 
@@ -238,6 +244,15 @@ class Plan:
         place = entry.get("weights") or entry.get("checkpoint") or ""
         if place.startswith("package:") and not entry.get("sha256"):
             entry["sha256"] = self._shipped.get(Path(place).stem, {}).get("sha256")
+        return entry
+
+    def metric(self, name: str) -> dict[str, Any]:
+        """A metric's catalog entry; a ``network`` that it takes is the config's and names the variant."""
+        entry, chosen = self.entry("metrics", name), self.config["feature_network"]
+        arguments = entry.get("arguments") or {}
+        if "network" in arguments and chosen:
+            network = {"name": chosen, "entry": self.entry("machines", chosen)}
+            entry |= {"arguments": arguments | {"network": network}, "variant": chosen}
         return entry
 
     @cached_property
@@ -260,7 +275,7 @@ class Plan:
             | {"dataset": self.entry("datasets", config["references"]["source"])},
             "encoder": {"name": encoder, "entry": self.entry("encoders", encoder)},
             "voters": {name: self.entry("machines", name) for name in self.voters},
-            "metrics": {name: self.entry("metrics", name) for name in config["metrics"]},
+            "metrics": {name: self.metric(name) for name in config["metrics"]},
             "roles": [dataset] if dataset else config["benchmark"]["roles"],
             "towers": list(dict.fromkeys([*self.encoders, self.untrained])),
             "dataset": {"name": dataset, "entry": self.entry("datasets", dataset)} if dataset else None,
@@ -455,6 +470,7 @@ def _name_problems(plan: Plan) -> list[str]:
         ("encoders", "encoders", config["encoders"]),
         ("folds", "machines", plan.voters),
         ("metrics", "metrics", config["metrics"]),
+        ("feature_network", "machines", plan.feature_networks),
         ("human.datasets", "datasets", config["human"]["datasets"]),
         ("compression.codec", "codecs", [config["compression"]["codec"]]),
         *(
@@ -480,7 +496,9 @@ def _name_problems(plan: Plan) -> list[str]:
 
 
 def _family_problems(plan: Plan) -> list[str]:
-    """Encoders, training voters and held-out voters of one fold must not share an architecture family."""
+    """Encoders, training voters and held-out voters of one fold must not share an architecture family, and
+    the feature network must be of no voter's.
+    """
     machines, towers = plan.catalogs["machines"], plan.catalogs["encoders"]
     problems = []
     for number, fold in enumerate(plan.config["folds"]):
@@ -488,8 +506,17 @@ def _family_problems(plan: Plan) -> list[str]:
             "encoder": {name: towers[name]["family"] for name in plan.encoders if name in towers},
             "seen": {name: machines[name]["family"] for name in fold["seen"] if name in machines},
             "held_out": {name: machines[name]["family"] for name in fold["held_out"] if name in machines},
+            "feature_network": {
+                name: machines[name]["family"] for name in plan.feature_networks if name in machines
+            },
         }
-        for first, second in (("encoder", "seen"), ("encoder", "held_out"), ("seen", "held_out")):
+        for first, second in (
+            ("encoder", "seen"),
+            ("encoder", "held_out"),
+            ("seen", "held_out"),
+            ("feature_network", "seen"),
+            ("feature_network", "held_out"),
+        ):
             for family in sorted(set(groups[first].values()) & set(groups[second].values())):
                 sharing = [
                     name for group in (first, second) for name, f in groups[group].items() if f == family
@@ -572,7 +599,11 @@ def _missing_files(plan: Plan) -> list[str]:
             ],
         ),
         ("datasets", "photographs", plan.config["human"]["datasets"]),
-        ("machines", "weights", [*plan.voters, *plan.judges["test"], *plan.judges["validation"]]),
+        (
+            "machines",
+            "weights",
+            [*plan.voters, *plan.feature_networks, *plan.judges["test"], *plan.judges["validation"]],
+        ),
         ("encoders", "checkpoint", towers),
     ):
         for name in names:

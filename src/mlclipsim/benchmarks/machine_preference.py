@@ -54,10 +54,6 @@ _NOT_RUN = {
 _NOT_EVERYWHERE = {
     "one_classifier_kl": ("machine", "a classifier among the training voters of every fold"),
     "supervised_layers": ("ours", "an encoder that is a supervised network, its layers left as they were"),
-    "deep_features": (
-        "perceptual",
-        "a network of a family that neither votes nor encodes, to stand in for LPIPS",
-    ),
 }
 
 

@@ -67,8 +67,10 @@ PLANS: dict[str, Plan] = {
     "scene-shufflenet": Plan(steps=900),
     "scene-darknet": Plan(steps=600),
     "scene-segmenter": Plan(steps=2200, batch=64, learning_rate=2e-3),
+    "scene-segmenter-darknet": Plan(steps=2200, batch=64, learning_rate=2e-3),
     "scene-detector": Plan(steps=800, batch=64, learning_rate=2e-3),
     "scene-dla": Plan(steps=500),
+    "scene-vgg": Plan(steps=900, learning_rate=2e-3),
 }
 _ENCODERS = ("scene-clip", "scene-clip-resnet")
 
