@@ -45,7 +45,7 @@ CATALOGS = ("codecs", "datasets", "encoders", "machines", "metrics")
 # How fast a step runs, not what it studies: not in digests (changing one reruns a step in place).
 EXECUTION = frozenset({"threads", "batch_size"})
 # Steps that spread over processes: `workers` of them, one thread each.
-IN_PROCESSES = frozenset({"pcmp_images", "baselines"})
+IN_PROCESSES = frozenset({"pcmp_images", "baselines", "rate_task"})
 # The steps whose results runs share, and those that each reads.
 PARENTS: dict[str, tuple[str, ...]] = {
     "references": (),
@@ -161,6 +161,7 @@ def load(
     plan = Plan(root=root, config=config, catalogs=catalogs, preset_encoder=preset["encoder"])
     problems += _name_problems(plan)
     problems += _family_problems(plan)
+    problems += _judge_problems(plan)
     plan.missing.extend(_missing_files(plan))
     if problems or not planning:
         problems += plan.missing if config["require_files"] else []
@@ -209,6 +210,18 @@ class Plan:
         return list(
             dict.fromkeys(name for fold in self.config["folds"] for group in fold.values() for name in group)
         )
+
+    @property
+    def judges(self) -> dict[str, list[str]]:
+        """Machines that judge codecs: ``test`` reports, ``validation`` chooses settings."""
+        return self.config["compression"]["judges"]
+
+    @property
+    def marked_judges(self) -> dict[str, str]:
+        """Test judges of the encoder's own family, and that family: no claim can rest on them."""
+        family = self.catalogs["encoders"][self.encoder]["family"]
+        machines = self.catalogs["machines"]
+        return {name: family for name in self.judges["test"] if machines[name]["family"] == family}
 
     @property
     def feature_networks(self) -> list[str]:
@@ -271,6 +284,27 @@ class Plan:
                 for name, entry in self.catalogs["datasets"].items()
                 if entry.get("opinions")
             },
+            "base": config["compression"]["codec"],
+            "arms": config["compression"]["arms"],
+            "fold": config["compression"]["fold"],
+            "codecs": {
+                name: self.entry("codecs", name)
+                for name in [config["compression"]["codec"], *config["rate_task"]["codecs"]]
+            },
+            "judges": {name: self.entry("machines", name) for name in self.judges["test"]},
+            "judged_tasks": {name: self.entry("machines", name)["task"] for name in self.judges["test"]},
+            "marked_judges": self.marked_judges,
+            "rate_task": config["rate_task"]
+            | {
+                "images": [
+                    images
+                    | {
+                        "entry": self.entry("datasets", images["source"]),
+                        "references": images["source"] == config["references"]["source"],
+                    }
+                    for images in config["rate_task"]["images"]
+                ]
+            },
             "run": self.run,
             "threads": config["workers"] if step in IN_PROCESSES else config["threads"],
         }
@@ -298,6 +332,11 @@ class Plan:
             "human_similarities": ("encoder", "batch_size"),
             "human_iqa": ("human", "benchmark", "metrics", "votes", "known"),
             "figure_7": (*document, "human", "votes"),
+            "rate_task": ("rate_task", "codecs", "base", "arms", "judges", "batch_size"),
+            "rate_task_curves": ("rate_task",),
+            "reconstructions": ("rate_task", "codecs", "base", "arms", "encoder", "fold"),
+            "table_6": (*document, "base", "arms", "marked_judges"),
+            "claims": (*document, "judged_tasks", "marked_judges"),
         }
         common = ("threads",) if step in SEEDLESS else ("seed", "threads")
         return {key: resolved.get(key, config.get(key)) for key in (*common, *keys.get(step, document))}
@@ -433,6 +472,13 @@ def _name_problems(plan: Plan) -> list[str]:
         ("metrics", "metrics", config["metrics"]),
         ("feature_network", "machines", plan.feature_networks),
         ("human.datasets", "datasets", config["human"]["datasets"]),
+        ("compression.codec", "codecs", [config["compression"]["codec"]]),
+        *(
+            (f"compression.judges.{group}", "machines", config["compression"]["judges"][group])
+            for group in ("test", "validation")
+        ),
+        ("rate_task.codecs", "codecs", config["rate_task"]["codecs"]),
+        ("rate_task.images", "datasets", [images["source"] for images in config["rate_task"]["images"]]),
     ]
     problems = [
         f"`{key}`: {_unknown(name, plan.catalogs[catalog])} (config/catalog/{catalog}.yaml)"
@@ -482,6 +528,46 @@ def _family_problems(plan: Plan) -> list[str]:
     return problems
 
 
+def _judge_problems(plan: Plan) -> list[str]:
+    """Test judges that took part in what they judge: in the votes behind the metric, in a loss, in a choice.
+
+    A judge of the encoder's family is no problem: it is marked, and decides no claim.
+    """
+    machines, config = plan.catalogs["machines"], plan.config
+    test, validation = (
+        [name for name in plan.judges[group] if name in machines] for group in ("test", "validation")
+    )
+    seen = config["folds"][config["compression"]["fold"]]["seen"]
+    families = {machines[name]["family"]: name for name in seen if name in machines}
+    problems = []
+    for name in test:
+        if (family := machines[name]["family"]) in families:
+            reason = f"is of the family {family!r}, as the training voter {families[family]!r}"
+        elif name == config["compression"]["teacher"]:
+            reason = "is the teacher of the arm task_kl"
+        elif name == config["feature_network"]:
+            reason = "is the network of the arm deep_features"
+        elif name in validation:
+            reason = "chooses settings in compression.judges.validation"
+        else:
+            continue
+        problems.append(f"`compression.judges.test`: {name!r} {reason}; let another machine judge")
+    if config["compression"]["teacher"] in validation:
+        problems.append(
+            f"`compression.judges.validation`: {config['compression']['teacher']!r} is the teacher of the arm "
+            "task_kl, which it would favour; let another machine choose"
+        )
+    calibrated = {*plan.voters}
+    problems += [
+        f"`compression.judges.{group}`: {name!r} is a classifier that votes in no fold, so it has no "
+        "temperature; let it vote, or take another"
+        for group, names in (("test", test), ("validation", validation))
+        for name in names
+        if machines[name]["task"] == "classification" and name not in calibrated
+    ]
+    return problems
+
+
 def _controls(encoders: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """For every encoder the same network with random weights, as an entry of its own."""
     return {
@@ -503,9 +589,21 @@ def _missing_files(plan: Plan) -> list[str]:
     towers = plan.encoders
     places: dict[str, str] = {}
     for catalog, key, names in (
-        ("datasets", "path", [plan.config["references"]["source"], *plan.config["human"]["datasets"]]),
+        (
+            "datasets",
+            "path",
+            [
+                plan.config["references"]["source"],
+                *plan.config["human"]["datasets"],
+                *(images["source"] for images in plan.config["rate_task"]["images"]),
+            ],
+        ),
         ("datasets", "photographs", plan.config["human"]["datasets"]),
-        ("machines", "weights", [*plan.voters, *plan.feature_networks]),
+        (
+            "machines",
+            "weights",
+            [*plan.voters, *plan.feature_networks, *plan.judges["test"], *plan.judges["validation"]],
+        ),
         ("encoders", "checkpoint", towers),
     ):
         for name in names:

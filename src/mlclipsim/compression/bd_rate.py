@@ -109,7 +109,9 @@ def bd_rate(anchor: Curve, curve: Curve, inversions: int = 0) -> tuple[float, st
 def rate_overlap(anchor: Curve, curve: Curve) -> float:
     """The share of the anchor's range of log-rates that the curve has too, in [0, 1]."""
     low, high = max(anchor.rates[0], curve.rates[0]), min(anchor.rates[-1], curve.rates[-1])
-    return float(max(np.log(high / low), 0) / np.log(anchor.rates[-1] / anchor.rates[0]))
+    if low >= high:
+        return 0.0
+    return float(np.log(high / low) / np.log(anchor.rates[-1] / anchor.rates[0]))
 
 
 def rate_for(curve: Curve, score: float) -> float:
