@@ -6,12 +6,11 @@ loss was made of with what it would be made of now.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlclipsim.artifacts import ArtifactError, atomic, read_json, sha256_of, write_json
+from mlclipsim.artifacts import ArtifactError, read_json, sha256_of, write_json
 from mlclipsim.compression import codecs
 from mlclipsim.compression.arms import identity
 from mlclipsim.compression.fine_tuning import prepare
@@ -27,24 +26,20 @@ _RELATIVE_TOLERANCE = {"bpp": 0.02, "mse": 0.02, "task": 0.1}
 
 def collect(spec: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Path]) -> None:
     """Step ``codec_manifest``: ``codecs`` and ``records`` of all trainings, ``choices`` of all arms ->
-    ``manifest``, with the weights beside it.
+    ``manifest``, which belongs beside the weights.
     """
-    folder = outputs["manifest"].parent
     commit, changed = git_state()
-    made = {}
-    for weights, path in zip(inputs["codecs"], inputs["records"], strict=True):
-        with atomic(folder / weights.name) as temporary:
-            shutil.copyfile(weights, temporary)
-        made[weights.stem] = {"sha256": sha256_of(weights)} | read_json(path)
-    choices = {choice["arm"]: choice for choice in map(read_json, inputs["choices"])}
     write_json(
         outputs["manifest"],
         {
             "command": f"snakemake codecs --config preset={spec['preset']} retrain_codecs=true",
             "commit": commit,
             "changed": changed,
-            "choices": choices,
-            "codecs": made,
+            "choices": {choice["arm"]: choice for choice in map(read_json, inputs["choices"])},
+            "codecs": {
+                weights.stem: {"sha256": sha256_of(weights)} | read_json(record)
+                for weights, record in zip(inputs["codecs"], inputs["records"], strict=True)
+            },
         },
     )
 

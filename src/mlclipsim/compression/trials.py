@@ -28,7 +28,7 @@ def choose(spec: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Path
     """Step ``codec_choice``: ``codecs`` and ``records`` of an arm's trials, ``voters`` [, references]
     -> ``choice``.
 
-    ``spec["judges"]`` are the catalog entries of the validation judges. The file lists every trial.
+    ``spec["choosing"]`` are the catalog entries of the validation judges. The file lists every trial.
 
     Raises:
         ValueError: no trial's rate lies within the base codecs'.
@@ -36,9 +36,9 @@ def choose(spec: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Path
     torch.set_num_threads(int(spec["threads"]))
     compression, entry = spec["compression"], spec["codec"]["entry"]
     mosaics = list(load_images(compression["validation"], spec, inputs.get("references")))
-    tasks = sorted({judge["task"] for judge in spec["judges"].values()})
+    tasks = sorted({judge["task"] for judge in spec["choosing"].values()})
     judges = load_judges(
-        spec["judges"], inputs["voters"], split(mosaics, compression["mosaic"]), spec["batch_size"], tasks
+        spec["choosing"], inputs["voters"], split(mosaics, compression["mosaic"]), spec["batch_size"], tasks
     )
 
     def measured(point: str, weights: Path | None = None) -> dict[str, float]:
@@ -73,7 +73,7 @@ def choose(spec: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Path
         {
             "arm": spec["arm"],
             "point": point,
-            "judges": sorted(spec["judges"]),
+            "judges": sorted(spec["choosing"]),
             "base": base,
             "trials": trials,
             "chosen": chosen,
@@ -84,7 +84,7 @@ def choose(spec: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Path
 def measure(
     model: CompressionModel, mosaics: Sequence[np.ndarray], columns: int, judges: Sequence[Judge]
 ) -> dict[str, float]:
-    """``bpp`` of real bitstreams, and ``score``: consistency, averaged over a task's judges, then over tasks."""
+    """``bpp`` of real bitstreams, and ``score``: consistency, averaged over judges, then over tasks."""
     codec = LearnedCodec(model)
     streams = [codec.encode(image) for image in mosaics]
     decoded = split([codec.decode(stream) for stream in streams], columns)
