@@ -70,12 +70,12 @@ def coders(
     for name, record in (read_json(manifest)["codecs"] if manifest else {}).items():
         path = manifest.with_name(f"{name}.safetensors")
         if not path.is_file() or sha256_of(path) != record["sha256"]:
-            raise ArtifactError(f"{path}: expected the weights that {manifest} lists; make or fetch them again")
+            raise ArtifactError(
+                f"{path}: expected the weights that {manifest} lists; make or fetch them again"
+            )
         quality = int(record["point"].removeprefix("q"))
         found.append(Coder(base, record["arm"], quality, record["seed"], str(path)))
-    return found + [
-        Coder(name, name, quality) for name in references for quality in qualities(entries[name])
-    ]
+    return found + [Coder(name, name, quality) for name in references for quality in qualities(entries[name])]
 
 
 def code(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
