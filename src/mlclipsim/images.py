@@ -40,8 +40,17 @@ __all__ = [
 
 MIN_SIDE = 16  # pixels; below this neither a CLIP tower nor SSIM's window has anything to look at
 
-# What Pillow raises on damaged files of the usual formats, besides OSError.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+# What Pillow raises on damaged files of the usual formats: RuntimeError is AVIF's.
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 
 
 class ImageError(ValueError):

@@ -63,6 +63,14 @@ PARENTS: dict[str, tuple[str, ...]] = {
 }
 # Steps that draw nothing at random: runs of other seeds share them too.
 SEEDLESS = frozenset({"human_images", "human_baselines", "human_predictions", "human_similarities"})
+# What each of the steps that train codecs reads of `compression`.
+_COMMON = ("fold", "mosaic", "train", "validation", "steps", "batch", "quantile_rate", "validations")
+_TRAINING = {
+    "codec_trial": (*_COMMON, "balance_images", "trial_point", "rhos", "learning_rate", "learning_rates"),
+    "codec_choice": ("mosaic", "validation", "trial_point"),
+    "codec_arm": (*_COMMON, "balance_images"),
+    "codec_check": (*_COMMON, "balance_images"),
+}
 
 
 class ConfigError(UsageError):
@@ -266,15 +274,36 @@ class Plan:
         manifest = locate("package:world/weights/manifest.json")
         return json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
 
-    def slice(self, step: str, encoder: str | None = None, dataset: str | None = None) -> dict[str, Any]:
+    @property
+    def trains_codecs(self) -> bool:
+        """Whether this run fine-tunes codecs, or takes those that ship."""
+        return self.config["retrain_codecs"] or not self.config["compression"]["weights"]
+
+    @property
+    def codec_manifest(self) -> str:
+        """Path of the manifest of the fine-tuned codecs, which lie beside it."""
+        if self.trains_codecs:
+            return self.own("compression", "codecs", "manifest.json")
+        return str(locate(self.config["compression"]["weights"]) / "manifest.json")
+
+    def slice(
+        self, step: str, encoder: str | None = None, dataset: str | None = None, **item: str | int
+    ) -> dict[str, Any]:
         """What ``step`` reads of the config, names resolved to catalog entries.
 
         Args:
             encoder: of ``lit_encoder``, ``similarities``, ``human_similarities``, ``fit`` and
                 ``clip_scores``; None: the main one.
             dataset: of the steps in :data:`SEEDLESS`, one each per data set that people judged.
+            item: what else tells the files of one step apart, passed on to it: ``arm``, ``point``, ...
         """
         config = self.config
+        compression = config["compression"]
+        named = {
+            "codec": ("codecs", compression["codec"]),
+            "teacher": ("machines", compression["teacher"]),
+            "feature_network": ("machines", config["feature_network"]),
+        }
         encoder = encoder or self.encoder
         resolved = {
             "references": config["references"]
@@ -290,6 +319,12 @@ class Plan:
                 for name, entry in self.catalogs["datasets"].items()
                 if entry.get("opinions")
             },
+            **{
+                key: {"name": name, "entry": self.entry(catalog, name)} if name else None
+                for key, (catalog, name) in named.items()
+            },
+            "compression": {key: compression[key] for key in _TRAINING[step]} if step in _TRAINING else None,
+            "choosing": {name: self.entry("machines", name) for name in self.judges["validation"]},
             "base": config["compression"]["codec"],
             "arms": config["compression"]["arms"],
             "fold": config["compression"]["fold"],
@@ -315,6 +350,7 @@ class Plan:
             "threads": config["workers"] if step in IN_PROCESSES else config["threads"],
         }
         document = ("preset", "run", "style")
+        trained = ("codec", "compression", "encoder", "teacher", "feature_network")
         keys: dict[str, tuple[str, ...]] = {
             "references": ("references",),
             "lit_encoder": ("lit", "encoder", "references"),
@@ -338,6 +374,11 @@ class Plan:
             "human_similarities": ("encoder", "batch_size"),
             "human_iqa": ("human", "benchmark", "metrics", "votes", "known"),
             "figure_7": (*document, "human", "votes"),
+            "codec_trial": trained,
+            "codec_choice": ("codec", "compression", "references", "choosing", "batch_size"),
+            "codec_arm": trained,
+            "codec_manifest": ("preset",),
+            "codec_check": trained,
             "rate_task": ("rate_task", "codecs", "base", "arms", "judges", "batch_size"),
             "rate_task_curves": ("rate_task",),
             "reconstructions": ("rate_task", "codecs", "base", "encoder", "fold"),
@@ -345,11 +386,14 @@ class Plan:
             "claims": (*document, "judged_tasks", "marked_judges"),
         }
         common = ("threads",) if step in SEEDLESS else ("seed", "threads")
-        return {key: resolved.get(key, config.get(key)) for key in (*common, *keys.get(step, document))}
+        read = {key: resolved.get(key, config.get(key)) for key in (*common, *keys.get(step, document))}
+        return read | item
 
-    def text(self, step: str, encoder: str | None = None, dataset: str | None = None) -> str:
+    def text(
+        self, step: str, encoder: str | None = None, dataset: str | None = None, **item: str | int
+    ) -> str:
         """The slice as canonical JSON, for ``mlclipsim step --spec``."""
-        return canonical(self.slice(step, encoder, dataset))
+        return canonical(self.slice(step, encoder, dataset, **item))
 
     def digest(self, step: str, encoder: str | None = None, dataset: str | None = None) -> str:
         """Eight hexadecimal digits over the step's slice and those of all steps before it."""

@@ -13,6 +13,7 @@ build runs on the same kind of machine, best in the process that encoded. Coding
 
 from __future__ import annotations
 
+import hashlib
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,6 +38,7 @@ with warnings.catch_warnings():  # it imports pytorch_msssim, which compiles a f
     warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
     from compressai import zoo
     from compressai.entropy_models import EntropyBottleneck, EntropyModel
+    from compressai.losses import RateDistortionLoss
     from compressai.models import CompressionModel
     from compressai.zoo.image import cfgs, model_architectures, model_urls
     from compressai.zoo.pretrained import load_pretrained
@@ -45,7 +47,9 @@ __all__ = [
     "Bitstream",
     "ClassicalCodec",
     "CompressionModel",
+    "EntropyModel",
     "LearnedCodec",
+    "RateDistortionLoss",
     "build",
     "estimate_bits",
     "fetch",
@@ -236,6 +240,14 @@ def _padded(image: np.ndarray, model: CompressionModel) -> Tensor:
     return F.pad(images, (0, columns, 0, rows), mode="replicate").to(next(model.parameters()).device)
 
 
+def _fingerprint(model: CompressionModel) -> bytes:
+    tables = {name: value for name, value in model.named_buffers() if value.dtype == torch.int32}
+    digest = hashlib.sha256()
+    for name, value in sorted((dict(model.named_parameters()) | tables).items()):
+        digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
+    return digest.digest()
+
+
 class LearnedCodec:
     """A trained network that codes 8-bit images.
 
@@ -245,6 +257,7 @@ class LearnedCodec:
     Attributes:
         stride: sides are padded to multiples of it, see :meth:`padding`.
         n_strings: strings of a bitstream, one for each latent.
+        fingerprint: sha256 of what both sides must have alike, the parameters and the tables.
 
     Raises:
         ValueError: it has no tables.
@@ -256,6 +269,7 @@ class LearnedCodec:
         self.model = model
         self.stride = stride(model)
         self.n_strings = sum(isinstance(module, EntropyModel) for module in model.modules())
+        self.fingerprint = _fingerprint(model)
 
     def padding(self, size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns that are added to an image of (H, W), below and on the right."""
@@ -287,8 +301,12 @@ class LearnedCodec:
                 "expected {} strings for a latent of {}x{}, got {} for {}x{}; "
                 "decode with the codec that encoded".format(*expected, *seen)
             )
+        # The range decoder does not know where its string ends, and on a damaged one reads on beyond it: let
+        # it find zeros there. At most two bytes go to a symbol, and 512 channels are two symbols to a pixel.
+        beyond = bytes(4 * stream.shape[0] * stream.shape[1] * self.stride**2)
+        strings = [[string + beyond] for string in stream.strings]
         with _coding(self.model):
-            decoded = self.model.decompress([[string] for string in stream.strings], stream.shape)["x_hat"]
+            decoded = self.model.decompress(strings, stream.shape)["x_hat"]
         height, width = stream.size
         return decoded[0, :, :height, :width]
 
