@@ -260,7 +260,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("top1", pa.float64()),
         ]
     ),
-    # One row per codec and judge: how right it is, over images whose truth is known. Arm `original`: no codec.
+    # One row per codec and judge: how right it is, over images whose truth is known. Arm `original`: none.
     "rate_task_truth": pa.schema(
         [
             *_CODER,
@@ -322,6 +322,20 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("highest_bpp", pa.float64()),
             ("highest_score", pa.float64()),
             ("uncoded", pa.float64()),
+        ]
+    ),
+    # Test images and what each arm makes of them at one rate; arm `original` has nothing but the image.
+    # `similarity`: map of the metric, row by row, null where it sees nothing.
+    "reconstructions": pa.schema(
+        [
+            ("arm", _NAME),
+            ("image_id", _ID),
+            ("image", pa.binary()),
+            ("quality", pa.float64()),
+            ("bpp", pa.float64()),
+            ("psnr_db", pa.float64()),
+            ("score", pa.float64()),
+            ("similarity", pa.list_(pa.float32())),
         ]
     ),
     # Bins of a margin, see mlclipsim.benchmarks.calibration.

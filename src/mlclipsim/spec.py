@@ -232,6 +232,12 @@ class Plan:
         return {name: family for name in self.judges["test"] if machines[name]["family"] == family}
 
     @property
+    def codec_manifest(self) -> str | None:
+        """Of the trained codecs that ship in the package, beside which they lie; None: none ship."""
+        path = locate("package:compression/weights/manifest.json")
+        return str(path) if path.is_file() else None
+
+    @property
     def feature_networks(self) -> list[str]:
         """The network of `deep_features`, if one is chosen."""
         chosen = self.config["feature_network"]
@@ -375,8 +381,8 @@ class Plan:
             "codec_check": trained,
             "rate_task": ("rate_task", "codecs", "base", "arms", "judges", "batch_size"),
             "rate_task_curves": ("rate_task",),
-            "reconstructions": ("rate_task", "codecs", "base", "arms", "encoder", "fold"),
-            "table_6": (*document, "base", "arms", "marked_judges"),
+            "reconstructions": ("rate_task", "codecs", "base", "encoder", "fold"),
+            "table_6": (*document, "base", "marked_judges"),
             "claims": (*document, "judged_tasks", "marked_judges"),
         }
         common = ("threads",) if step in SEEDLESS else ("seed", "threads")
@@ -596,18 +602,17 @@ def _judge_problems(plan: Plan) -> list[str]:
         else:
             continue
         problems.append(f"`compression.judges.test`: {name!r} {reason}; let another machine judge")
-    if config["compression"]["teacher"] in validation:
+    if (teacher := config["compression"]["teacher"]) in validation:
         problems.append(
-            f"`compression.judges.validation`: {config['compression']['teacher']!r} is the teacher of the arm "
-            "task_kl, which it would favour; let another machine choose"
+            f"`compression.judges.validation`: {teacher!r} is the teacher of the arm task_kl, which it would "
+            "favour; let another machine choose"
         )
-    calibrated = {*plan.voters}
     problems += [
         f"`compression.judges.{group}`: {name!r} is a classifier that votes in no fold, so it has no "
         "temperature; let it vote, or take another"
         for group, names in (("test", test), ("validation", validation))
         for name in names
-        if machines[name]["task"] == "classification" and name not in calibrated
+        if machines[name]["task"] == "classification" and name not in plan.voters
     ]
     return problems
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlclipsim.artifacts import read_table
+from mlclipsim.artifacts import read_json, read_table
 from mlclipsim.report.style import TASKS, arm_order, label
 from mlclipsim.report.tables.writer import NOTHING, bold, number, write
 
@@ -21,12 +21,12 @@ _PUBLIC = [
 
 
 def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
-    """Step ``table_6``: gains -> csv (a row per task, measure and arm), md and tex (a row per task and arm).
+    """Step ``table_6``: gains, not_run -> csv (a row per task, measure and arm), md and tex (per task and arm).
 
-    Arms of the config that did not run have a row that says so.
+    Arms that did not run have rows, too; the csv has the reason.
     """
     gains = read_table(inputs["gains"], "rate_task_gains")
-    tidy = pd.concat([gains, _not_run(spec, gains)], ignore_index=True)
+    tidy = pd.concat([gains, _not_run(spec, gains, read_json(inputs["not_run"]))], ignore_index=True)
     tidy = tidy[[*_PUBLIC, *tidy.columns.drop(_PUBLIC)]]
     primary = tidy[tidy["measure"] == "consistency"]
     truth = tidy[tidy["measure"] != "consistency"].set_index(["task", "arm"])["bd_score"]
@@ -49,8 +49,7 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
     )  # fmt: skip
 
 
-def _not_run(spec: dict[str, Any], gains: pd.DataFrame) -> pd.DataFrame:
-    absent = [arm for arm in spec["arms"] if arm not in set(gains["arm"])]
+def _not_run(spec: dict[str, Any], gains: pd.DataFrame, reasons: dict[str, str]) -> pd.DataFrame:
     tasks = gains.loc[gains["measure"] == "consistency", "task"].unique()
     rows = [
         {
@@ -59,12 +58,12 @@ def _not_run(spec: dict[str, Any], gains: pd.DataFrame) -> pd.DataFrame:
             "arm": arm,
             "measure": "consistency",
             "n_seeds": 0,
-            "note": "not run: no trained weights",
+            "note": f"not run: {reason}",
         }
         for task in tasks
-        for arm in absent
+        for arm, reason in reasons.items()
     ]
-    return pd.DataFrame(rows, columns=gains.columns)
+    return pd.DataFrame(rows, columns=gains.columns).astype(gains.dtypes[["bd_score", "p"]])
 
 
 def _marks(spec: dict[str, Any]) -> str:
@@ -94,7 +93,7 @@ def _rows(gains: pd.DataFrame, truth: pd.Series) -> tuple[pd.DataFrame, list[int
                     "truth": number(truth.get((task, row.arm), np.nan), signed=True),
                     "BD-rate, %": _percent(row.bd_rate_percent),
                     "falls": NOTHING if np.isnan(row.inversions) else f"{row.inversions:.0f}",
-                    "seeds": f"{row.n_seeds:.0f}",
+                    "seeds": f"{row.n_seeds:.0f}" if row.n_seeds else "not run",
                     "bpp for .90": _rate(row, row.bpp_90, 0.90),
                     "bpp for .95": _rate(row, row.bpp_95, 0.95),
                 }
