@@ -153,7 +153,7 @@ def train(
 
 
 def keep_float32(model: nn.Module, device: str) -> None:
-    """Keep entropy models out of autocast: differences of nearby cumulatives do not bear bfloat16's 8 bits."""
+    """Keep entropy models out of autocast: differences of near cumulatives do not bear 8 bits."""
     for module in model.modules():
         if isinstance(module, EntropyModel) and "forward" not in vars(module):
             module.forward = _in_float32(module.forward, device)
