@@ -100,9 +100,15 @@ def load_images(counts: Mapping[str, int], spec: Mapping[str, Any], references: 
 
 @dataclass(frozen=True)
 class Training:
-    """All that one training needs; ``settings`` is what its result depends on."""
+    """A training, ready to run.
+
+    Attributes:
+        base: the file that ``model`` was loaded from.
+        settings: what the result depends on.
+    """
 
     model: CompressionModel
+    base: Path
     objective: ArmObjective
     schedule: Schedule
     seed: int
@@ -121,7 +127,7 @@ class Training:
         )
         if not self.objective.arm.decoder_only:
             self.model.update(force=True, update_quantiles=True)
-        codecs.save(self.model.cpu(), output)
+        codecs.save_moved(self.model.cpu(), self.base, output)
         return curve
 
 
@@ -190,7 +196,7 @@ def prepare(
         "train": compression["train"],
         "loss": identity(name, spec, inputs),
     }
-    return Training(model, objective, schedule, seed, settings)
+    return Training(model, codecs.weights_file(entry, point)[0], objective, schedule, seed, settings)
 
 
 def _fine_tune(
