@@ -197,7 +197,7 @@ def save(model: CompressionModel, path: Path) -> None:
 def save_moved(model: CompressionModel, base: Path, path: Path) -> None:
     """Write how far the weights have moved from those of ``base``, a file of the same network.
 
-    Half the size of :func:`save`: moves of convolutions in 8-bit steps, 127 to each tensor's longest, those of
+    Half the size of :func:`save`: convolutions' in 8-bit steps, 127 to each tensor's longest move, those of
     the few other parameters as float16. What has not moved is left out, so that it stays equal to the last
     bit. The file names its base by its sha256.
     """
