@@ -27,7 +27,7 @@ _SEED = 0  # of the trainings that are shown
 
 
 def show(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
-    """Step ``reconstructions``: references, codes, not_run, weights [, manifest, checkpoint] -> images.
+    """Step ``reconstructions``: references, codes, not_run, weights, manifest [, checkpoint] -> images.
 
     Images of the first set are drawn from the run's seed. All arms stand at the rate that the anchor has at
     its second point, as near as theirs come to it on the whole set; the rate of the image itself is stored.
@@ -41,10 +41,11 @@ def show(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
     metric = MLCLIPSim(
         load_entry(tower["name"], tower["entry"], inputs.get("checkpoint")),
         weights=inputs["weights"],
-        fold=spec["fold"],
+        fold=spec["compression"]["fold"],
         size_policy=tower["entry"].get("size_policy", "resize"),
     )
-    known = coders(spec["base"], inputs.get("manifest"), settings["codecs"], spec["codecs"])
+    entries = spec["codecs"] | {spec["codec"]["name"]: spec["codec"]["entry"]}
+    known = coders(spec["codec"]["name"], inputs["manifest"], settings["codecs"], entries)
     codes = read_table(inputs["codes"], "rate_task_codes")
     codes = codes[codes["images"] == images.name]
     known = [coder for coder in known if coder.arm not in read_json(inputs["not_run"])]
@@ -53,7 +54,7 @@ def show(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
         for place in shown
     ]
     for coder in at_equal_rate(known, codes):
-        rows += _decoded(coder, spec["codecs"][coder.codec], images, shown, metric)
+        rows += _decoded(coder, entries[coder.codec], images, shown, metric)
     write_table(outputs["images"], pd.DataFrame(rows), "reconstructions")
 
 
