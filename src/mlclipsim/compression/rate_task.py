@@ -191,15 +191,16 @@ def _coded(
         stream = codec.encode(image)
         decoded.append(codec.decode(stream))
         streams.append(stream)
-        learned = isinstance(codec, LearnedCodec)
+        entropy = estimate_bits(codec.model, image) if isinstance(codec, LearnedCodec) else np.nan
+        constant = codec.constant_bytes(stream.size) if isinstance(codec, ClassicalCodec) else 0
         header = Header(entry["id"], coder.quality, bytes(FINGERPRINT_BYTES), stream.size)
         rows.append(
             {
                 "unit_id": name,
                 "pixels": image.shape[0] * image.shape[1],
                 "payload_bytes": stream.payload_bytes,
-                "estimated_bits": estimate_bits(codec.model, image) if learned else np.nan,
-                "constant_bytes": 0 if learned else codec.constant_bytes(stream.size),
+                "estimated_bits": entropy,
+                "constant_bytes": constant,
                 "container_bytes": len(pack(header, stream.strings)) - stream.payload_bytes,
                 "psnr_db": psnr_db(image, decoded[-1]),
                 "ms_ssim": _ms_ssim(image, decoded[-1]),
