@@ -1,4 +1,4 @@
-"""Small random codecs judged by invented machines: rates are checked, rows are complete, workers change nothing."""
+"""Small random codecs judged by two machines: rates are checked, rows complete, workers change nothing."""
 
 from __future__ import annotations
 

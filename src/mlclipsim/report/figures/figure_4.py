@@ -22,6 +22,7 @@ _MEASURES = {
     "psnr_db": "PSNR (dB)",
     "ms_ssim": "MS-SSIM",
 }
+_KEY = ["images", "task", "measure"]
 _GREY = "0.62"  # reference lines
 _LEGEND_MM, _ROW_MM, _PANEL_MM = 16.0, 48.0, 34.0
 _MARGIN = 1.3  # of rates, beyond those of the arms
@@ -46,7 +47,7 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
             for column, key in enumerate(row):
                 bottom = height - 6 - _PANEL_MM - number * _ROW_MM
                 axes = place.axes(12 + column * width, bottom, width - 12, _PANEL_MM)
-                part = curves[(curves[["images", "task", "measure"]] == key).all(axis=1)]
+                part = curves[(curves[_KEY] == list(key)).all(axis=1)]
                 _panel(axes, part)
                 _name(axes, key, int(part["n_images"].iloc[0]), first=column == 0)
                 for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
