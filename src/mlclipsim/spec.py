@@ -337,6 +337,7 @@ class Plan:
                     for images in config["rate_task"]["images"]
                 ]
             },
+            "image_size": config["references"]["size"],
             "run": self.run,
             "threads": config["workers"] if step in IN_PROCESSES else config["threads"],
         }
@@ -354,6 +355,8 @@ class Plan:
             "baselines": ("metrics", "roles", "batch_size"),
             "clip_scores": ("encoder",),
             "preference": ("benchmark", "folds", "metrics", "encoder"),
+            "severity": ("benchmark",),
+            "cost": ("cost", "image_size", "metrics", "encoder"),
             "calibration": ("benchmark", "folds"),
             "layer_ablation": ("benchmark", "folds"),
             "ablation": ("ablation", "benchmark", "folds", "votes", "towers"),
