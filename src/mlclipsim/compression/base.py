@@ -33,11 +33,11 @@ from mlclipsim.world.zoo import ZOO_SEED
 
 __all__ = ["POINTS", "SceneObjective", "main", "mosaic"]
 
-MODEL, CHANNELS = "bmshj2018-factorized", (24, 32)
+MODEL, CHANNELS = "bmshj2018-factorized", (24, 96)
 # CompressAI's weights of 255^2 MSE at its qualities 1, 2, 4 and 6.
 POINTS = {"q1": 0.0018, "q2": 0.0035, "q4": 0.0130, "q6": 0.0483}
 ROLES = ("zoo_train", "codec_train")
-SCHEDULE = Schedule(steps=6_000, learning_rate=2e-3, quantile_rate=1e-2, validations=40)
+SCHEDULE = Schedule(steps=8_000, learning_rate=2e-3, quantile_rate=1e-2, validations=40)
 BATCH, SIDE = 4, 128  # images per step, px: half the cost of 256 px, and few latents lie at a border
 POOL_SIZE, VALIDATION_SIZE = 3_000, 64  # scenes per role
 

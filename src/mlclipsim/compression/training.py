@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,7 +24,7 @@ from mlclipsim.artifacts import atomic
 from mlclipsim.compression.codecs import CompressionModel, EntropyModel, RateDistortionLoss
 from mlclipsim.randomness import derive_seed
 
-__all__ = ["Objective", "RateDistortionLoss", "Schedule", "train"]
+__all__ = ["Objective", "RateDistortionLoss", "Schedule", "keep_float32", "train"]
 
 CHECKPOINT_SECONDS = 60.0
 
@@ -108,6 +107,9 @@ def train(
     if quantiles:
         optimisers["quantiles"] = Adam(quantiles, lr=schedule.quantile_rate)
     device = weights[0].device
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        keep_float32(model, device.type)
     first, curve, sums = _resume(checkpoint, settings, model, optimisers)
     saved = time.monotonic()
     bar = tqdm(
@@ -124,9 +126,10 @@ def train(
             group["lr"] = schedule.rate(step)
         for optimiser in optimisers.values():
             optimiser.zero_grad(set_to_none=True)
-        devices = [device] if device.type == "cuda" else []
         _train_mode(model)
-        with torch.random.fork_rng(devices=devices), mixed_precision(model, device):
+        # bfloat16 has the range of float32, and so needs no scaling of the loss
+        mixed = torch.autocast(device.type, torch.bfloat16, enabled=on_gpu)
+        with torch.random.fork_rng(devices=[device] if on_gpu else []), mixed:
             torch.manual_seed(derive_seed(seed, "noise", step))
             losses = objective.losses(model, batch)
         losses["loss"].backward()
@@ -149,28 +152,19 @@ def train(
     return curve
 
 
-def mixed_precision(model: nn.Module, device: torch.device) -> AbstractContextManager[Any]:
-    """bfloat16 on a GPU, where its range spares the loss scaling of float16; float32 elsewhere.
-
-    Entropy models stay in float32 on both: differences of two nearby cumulatives do not bear 8 bits.
-    """
-    if device.type == "cuda":
-        for module in model.modules():
-            if isinstance(module, EntropyModel):
-                _keep_float32(module, device.type)
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+def keep_float32(model: nn.Module, device: str) -> None:
+    """Keep entropy models out of autocast: differences of near cumulatives do not bear 8 bits."""
+    for module in model.modules():
+        if isinstance(module, EntropyModel) and "forward" not in vars(module):
+            module.forward = _in_float32(module.forward, device)
 
 
-def _keep_float32(module: nn.Module, device: str) -> None:
-    if "forward" in vars(module):
-        return
-    inner = module.forward
-
-    def forward(*arguments: Any, **options: Any) -> Any:
+def _in_float32(forward: Callable[..., Any], device: str) -> Callable[..., Any]:
+    def run(*arguments: Any, **options: Any) -> Any:
         with torch.autocast(device, enabled=False):
-            return inner(*(a.float() if isinstance(a, Tensor) else a for a in arguments), **options)
+            return forward(*(a.float() if isinstance(a, Tensor) else a for a in arguments), **options)
 
-    module.forward = forward
+    return run
 
 
 def _train_mode(model: nn.Module) -> None:
