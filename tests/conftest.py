@@ -119,7 +119,7 @@ def _images(
                     "target_db": target,
                     "family": family,
                     "photometric": family in ("contrast", "brightness"),
-                    "strength": rng.random(),
+                    "strength": (rng.random() + 40 - target) / 50,  # more of it for a lower PSNR
                     "psnr_db": target + rng.uniform(-0.05, 0.05),
                     "evaluations": 9,
                     "image": encode_image(picture(reference, family, target)),
@@ -237,6 +237,21 @@ def invented_preference(invented_pcmp, invented_weights, tmp_path_factory) -> di
     }
     machine_preference.evaluate(spec, inputs, outputs)
     return outputs
+
+
+@pytest.fixture(scope="session")
+def invented_severity(invented_pcmp, invented_weights, tmp_path_factory) -> dict[str, Path]:
+    """What the severity step makes of :func:`invented_pcmp`: paths of ``severity``, and of our ``scores``."""
+    from mlclipsim import fit
+    from mlclipsim.benchmarks import severity
+
+    folder = tmp_path_factory.mktemp("severity")
+    ours, result = folder / "ml_clipsim.parquet", folder / "severity.parquet"
+    fit.score({"seed": 1}, invented_pcmp.paths | {"weights": invented_weights}, {"scores": ours})
+    inputs = {"images": invented_pcmp.paths["images"], "scores": [invented_pcmp.paths["scores"], ours]}
+    spec = {"seed": invented_pcmp.seed, "benchmark": {"resamples": 500}}
+    severity.evaluate(spec, inputs, {"severity": result})
+    return {"severity": result, "scores": ours}
 
 
 @pytest.fixture(scope="session")

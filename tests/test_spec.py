@@ -103,6 +103,40 @@ def test_encoder_and_voters_share_no_family(group):
     assert f"family 'mobilenetv2' is both in encoder and in {group}" in found[0]
 
 
+@pytest.mark.parametrize(
+    ("judge", "reason"),
+    [
+        ("scene-regnet", "is of the family 'regnet', as the training voter"),
+        ("scene-segmenter", "is of the family 'regnet'"),  # its backbone's
+        ("scene-vgg", "is the network of the arm deep_features"),
+    ],
+)
+def test_who_took_part_does_not_judge_codecs(judge, reason):
+    (found, *_) = problems(compression={"judges": {"test": ["scene-repvgg", judge]}})
+    assert f"`compression.judges.test`: {judge!r} {reason}" in found
+
+
+def test_the_teacher_neither_judges_nor_chooses():
+    found = problems(
+        compression={
+            "teacher": "scene-repvgg",
+            "judges": {"test": ["scene-repvgg"], "validation": ["scene-repvgg"]},
+        }
+    )
+    assert any("test`: 'scene-repvgg' is the teacher" in problem for problem in found)
+    assert any("validation`: 'scene-repvgg' is the teacher" in problem for problem in found)
+
+
+def test_a_judge_of_the_encoders_family_is_marked():
+    assert load({"preset": "local"}, planning=True).marked_judges == {"deeplabv3-mobilenetv2": "mobilenetv2"}
+    assert load(planning=True).marked_judges == {}
+
+
+def test_a_classifier_without_temperature_does_not_judge():
+    (found,) = problems(compression={"judges": {"validation": ["scene-vgg"]}})
+    assert "'scene-vgg' is a classifier that votes in no fold" in found
+
+
 def test_the_feature_network_is_of_no_voters_family():
     found = problems(feature_network="scene-darknet")
     assert len(found) == 1

@@ -197,6 +197,20 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("n_references", pa.int64()),
         ]
     ),
+    # table_7's columns, a row per metric; without figures where a metric did not run.
+    "cost": pa.schema(
+        [
+            ("metric", _NAME),
+            ("variant", _NAME),
+            ("n_parameters", pa.int64()),
+            ("macs", pa.int64()),
+            ("ms_per_image", pa.float64()),
+            ("peak_mib", pa.float64()),
+            ("device", _NAME),
+            ("threads", pa.int64()),
+            ("image_size", pa.int64()),
+        ]
+    ),
     # One row per variant of the fit and group of voters; differences are to the metric as fitted, paired.
     "ablation": pa.schema(
         [

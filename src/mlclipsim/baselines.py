@@ -41,7 +41,7 @@ from mlclipsim.datasets.references import StoredReferences
 from mlclipsim.images import decode_image, resize, to_tensor
 from mlclipsim.machines import load
 
-__all__ = ["FIVE_SCALES_MIN_SIDE", "build", "lacks", "score"]
+__all__ = ["FIVE_SCALES_MIN_SIDE", "Metric", "build", "lacks", "score"]
 
 log = logging.getLogger(__name__)
 
@@ -56,40 +56,40 @@ _DREAMSIM_SIDE = 224  # px, the one size that it takes
 _CHUNK = 4  # references per task of a worker
 
 
-def _piq(function: str, arguments: dict[str, Any]) -> Metric:
+def _piq(function: str, arguments: dict[str, Any], device: str) -> Metric:
     call = _named("piq", function)
     if isinstance(call, type):  # a network
-        return call(reduction="none", **arguments)
+        return call(reduction="none", **arguments).to(device)
     return partial(call, reduction="none", **arguments)
 
 
-def _torchmetrics(function: str, arguments: dict[str, Any]) -> Metric:
+def _torchmetrics(function: str, arguments: dict[str, Any], device: str) -> Metric:
     """A class of torchmetrics, an image at a time: not all can leave a batch unreduced."""
-    metric = _named("torchmetrics", function)(**arguments)
+    metric = _named("torchmetrics", function)(**arguments).to(device)
     return lambda distorted, reference: torch.stack(
         [metric(distorted[i : i + 1], reference[i : i + 1]).reshape(()) for i in range(len(distorted))]
     )
 
 
-def _pyiqa(function: str, arguments: dict[str, Any]) -> Metric:
-    return _named("pyiqa", "create_metric")(function, device="cpu", **arguments)
+def _pyiqa(function: str, arguments: dict[str, Any], device: str) -> Metric:
+    return _named("pyiqa", "create_metric")(function, device=device, **arguments)
 
 
-def _dreamsim(function: str, arguments: dict[str, Any]) -> Metric:
+def _dreamsim(function: str, arguments: dict[str, Any], device: str) -> Metric:
     network, _ = _named("dreamsim", function)(
-        pretrained=True, device="cpu", cache_dir=str(_hub() / "dreamsim"), **arguments
+        pretrained=True, device=device, cache_dir=str(_hub() / "dreamsim"), **arguments
     )
     return lambda distorted, reference: network(
         resize(reference, _DREAMSIM_SIDE), resize(distorted, _DREAMSIM_SIDE)
     )
 
 
-def _mlclipsim(function: str, arguments: dict[str, Any]) -> Metric:
+def _mlclipsim(function: str, arguments: dict[str, Any], device: str) -> Metric:
     """What no library has: distances on the features of a machine of the catalog."""
-    return _named(deep_features.__name__, function)(load(**arguments["network"]))
+    return _named(deep_features.__name__, function)(load(**arguments["network"])).to(device)
 
 
-_LIBRARIES: dict[str, Callable[[str, dict[str, Any]], Metric]] = {
+_LIBRARIES: dict[str, Callable[[str, dict[str, Any], str], Metric]] = {
     "piq": _piq,
     "torchmetrics": _torchmetrics,
     "pyiqa": _pyiqa,
@@ -130,9 +130,9 @@ def lacks(entry: dict[str, Any]) -> str | None:
     return None
 
 
-def build(name: str, entry: dict[str, Any], side: int) -> tuple[Metric, str]:
-    """The callable of one catalog entry for images whose shorter side has ``side`` pixels, and its
-    variant's name.
+def build(name: str, entry: dict[str, Any], side: int, device: str = "cpu") -> tuple[Metric, str]:
+    """The callable of one catalog entry for images on ``device`` whose shorter side has ``side`` pixels, and
+    its variant's name.
 
     Below 161 pixels MS-SSIM and IW-SSIM have no room for their five scales; they then run with three, weights
     renormalised, and the variant is named so (``ms_ssim_3``), since its values compare with no five-scale
@@ -154,7 +154,7 @@ def build(name: str, entry: dict[str, Any], side: int) -> tuple[Metric, str]:
     arguments, variant = dict(entry.get("arguments") or {}), entry.get("variant", colour)
     if function in _OF_FIVE_SCALES and side < FIVE_SCALES_MIN_SIDE:
         arguments["scale_weights"], variant = torch.tensor(_THREE_SCALES), f"{name}_3"
-    metric = _LIBRARIES[library](function, arguments)
+    metric = _LIBRARIES[library](function, arguments, device)
     if colour == "rgb":
         return metric, variant
     return lambda distorted, reference: metric(_grey(distorted), _grey(reference)), variant

@@ -63,13 +63,15 @@ PARENTS: dict[str, tuple[str, ...]] = {
 }
 # Steps that draw nothing at random: runs of other seeds share them too.
 SEEDLESS = frozenset({"human_images", "human_baselines", "human_predictions", "human_similarities"})
-# What each of the steps that train codecs reads of `compression`.
+# What each of the steps that train or show codecs reads of `compression`.
 _COMMON = ("fold", "mosaic", "train", "validation", "steps", "batch", "quantile_rate", "validations")
 _TRAINING = {
     "codec_trial": (*_COMMON, "balance_images", "trial_point", "rhos", "learning_rate", "learning_rates"),
     "codec_choice": ("mosaic", "validation", "trial_point"),
     "codec_arm": (*_COMMON, "balance_images"),
     "codec_check": (*_COMMON, "balance_images"),
+    "rate_task": ("fold",),
+    "reconstructions": ("fold",),
 }
 
 
@@ -232,12 +234,6 @@ class Plan:
         return {name: family for name in self.judges["test"] if machines[name]["family"] == family}
 
     @property
-    def codec_manifest(self) -> str | None:
-        """Of the trained codecs that ship in the package, beside which they lie; None: none ship."""
-        path = locate("package:compression/weights/manifest.json")
-        return str(path) if path.is_file() else None
-
-    @property
     def feature_networks(self) -> list[str]:
         """The network of `deep_features`, if one is chosen."""
         chosen = self.config["feature_network"]
@@ -325,13 +321,8 @@ class Plan:
             },
             "compression": {key: compression[key] for key in _TRAINING[step]} if step in _TRAINING else None,
             "choosing": {name: self.entry("machines", name) for name in self.judges["validation"]},
-            "base": config["compression"]["codec"],
-            "arms": config["compression"]["arms"],
-            "fold": config["compression"]["fold"],
-            "codecs": {
-                name: self.entry("codecs", name)
-                for name in [config["compression"]["codec"], *config["rate_task"]["codecs"]]
-            },
+            "arms": compression["arms"],
+            "codecs": {name: self.entry("codecs", name) for name in config["rate_task"]["codecs"]},
             "judges": {name: self.entry("machines", name) for name in self.judges["test"]},
             "judged_tasks": {name: self.entry("machines", name)["task"] for name in self.judges["test"]},
             "marked_judges": self.marked_judges,
@@ -346,6 +337,7 @@ class Plan:
                     for images in config["rate_task"]["images"]
                 ]
             },
+            "image_size": config["references"]["size"],
             "run": self.run,
             "threads": config["workers"] if step in IN_PROCESSES else config["threads"],
         }
@@ -363,6 +355,8 @@ class Plan:
             "baselines": ("metrics", "roles", "batch_size"),
             "clip_scores": ("encoder",),
             "preference": ("benchmark", "folds", "metrics", "encoder"),
+            "severity": ("benchmark",),
+            "cost": ("cost", "image_size", "metrics", "encoder"),
             "calibration": ("benchmark", "folds"),
             "layer_ablation": ("benchmark", "folds"),
             "ablation": ("ablation", "benchmark", "folds", "votes", "towers"),
@@ -379,10 +373,10 @@ class Plan:
             "codec_arm": trained,
             "codec_manifest": ("preset",),
             "codec_check": trained,
-            "rate_task": ("rate_task", "codecs", "base", "arms", "judges", "batch_size"),
+            "rate_task": (*trained, "arms", "rate_task", "codecs", "judges", "batch_size"),
             "rate_task_curves": ("rate_task",),
-            "reconstructions": ("rate_task", "codecs", "base", "encoder", "fold"),
-            "table_6": (*document, "base", "marked_judges"),
+            "reconstructions": ("codec", "compression", "encoder", "rate_task", "codecs"),
+            "table_6": (*document, "codec", "marked_judges"),
             "claims": (*document, "judged_tasks", "marked_judges"),
         }
         common = ("threads",) if step in SEEDLESS else ("seed", "threads")

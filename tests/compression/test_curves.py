@@ -12,7 +12,7 @@ import pytest
 from mlclipsim.artifacts import read_table, write_table
 from mlclipsim.compression.curves import evaluate
 
-SPEC = {"seed": 1, "rate_task": {"resamples": 60}}
+SPEC = {"seed": 1, "rate_task": {"resamples": 20}}
 _place = importlib.util.spec_from_file_location("invented", Path(__file__).parent / "invented.py")
 invented = importlib.util.module_from_spec(_place)
 _place.loader.exec_module(invented)

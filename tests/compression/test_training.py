@@ -106,9 +106,7 @@ def test_the_global_random_state_is_untouched(random_codec: Callable[[str], Any]
 
 
 def test_stops_at_nan_and_keeps_the_batch(random_codec: Callable[[str], Any], tmp_path: Path) -> None:
-    with pytest.raises(
-        FloatingPointError, match=r"loss nan.* at step 5, whose batch is .*lower the"
-    ):
+    with pytest.raises(FloatingPointError, match=r"loss nan.* at step 5, whose batch is .*lower the"):
         run(random_codec(FACTORIZED), Toy(spoil=5), tmp_path / "c.pt")
     (saved,) = tmp_path.glob("*.step-5.safetensors")
     assert load_file(saved)["images"].shape == (2, 3, 32, 32)

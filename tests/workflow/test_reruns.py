@@ -11,7 +11,7 @@ pytestmark = pytest.mark.workflow
 SETTING = ("--config", "require_files=false")
 MAIN_ONLY = {"clip_scores", "preference", "table_1", "table_2", "figure_2", "figure_3", "claims", "fit"}
 MAIN_ONLY |= {"calibration", "layer_ablation", "ablation", "data_size"}
-MAIN_ONLY |= {"table_4", "table_5", "figure_6", "figure_8"}
+MAIN_ONLY |= {"table_4", "table_5", "figure_6", "figure_8", "severity", "cost", "table_7"}
 MAIN_ONLY |= {"human_iqa", "table_3", "figure_7"}
 
 

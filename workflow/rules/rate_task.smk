@@ -1,16 +1,13 @@
 # Compression for machines, judged: test images coded by every codec, what machines still read, and the curves.
 
-# Trained codecs lie beside their manifest. Without one, the base codecs and the classical ones run alone.
-MANIFEST = [path for path in [plan.codec_manifest] if path]
-# Where a step makes the main encoder.
-MADE = [plan.shared("lit_encoder", "encoder.safetensors", name) for name in LIT if name == plan.encoder]
-
 
 rule rate_task:
     input:
         references=rules.references.output.references,
         voters=rules.predictions.output.voters,
-        manifest=MANIFEST,
+        manifest=plan.codec_manifest,
+        weights=plan.own("models", plan.encoder, "weights.json"),
+        checkpoint=tower,
         code=steps.code("rate_task"),
     output:
         codes=plan.own("compression", "codes.parquet"),
@@ -24,7 +21,7 @@ rule rate_task:
     threads: config["workers"]
     params:
         spec=plan.text("rate_task"),
-        inputs=lambda wildcards, input: steps.options(input),
+        inputs=lambda wildcards, input: steps.options(dict(input.items())),
     shell:
         "python -m mlclipsim step rate_task --spec {params.spec:q} {params.inputs:q}"
         " --output codes={output.codes:q} --output scores={output.scores:q} --output truth={output.truth:q}"
@@ -58,8 +55,8 @@ rule reconstructions:
         codes=rules.rate_task.output.codes,
         not_run=rules.rate_task.output.not_run,
         weights=plan.own("models", plan.encoder, "weights.json"),
-        manifest=MANIFEST,
-        checkpoint=MADE,
+        manifest=plan.codec_manifest,
+        checkpoint=tower,
         code=steps.code("reconstructions"),
     output:
         images=plan.own("compression", "reconstructions.parquet"),
@@ -70,7 +67,7 @@ rule reconstructions:
     threads: config["threads"]
     params:
         spec=plan.text("reconstructions"),
-        inputs=lambda wildcards, input: steps.options(input),
+        inputs=lambda wildcards, input: steps.options(dict(input.items())),
     shell:
         "python -m mlclipsim step reconstructions --spec {params.spec:q} {params.inputs:q}"
         " --output images={output.images:q} > {log:q} 2>&1"
@@ -105,7 +102,7 @@ rule table_6:
 
 rule table_trials:
     input:
-        manifest=MANIFEST,
+        manifest=plan.codec_manifest,
         code=steps.code("table_trials"),
     output:
         csv=report(
@@ -122,9 +119,8 @@ rule table_trials:
         "../../environment.yml"
     params:
         spec=plan.text("table_trials"),
-        inputs=lambda wildcards, input: steps.options(input),
     shell:
-        "python -m mlclipsim step table_trials --spec {params.spec:q} {params.inputs:q}"
+        "python -m mlclipsim step table_trials --spec {params.spec:q} --input manifest={input.manifest:q}"
         " --output csv={output.csv:q} --output md={output.md:q} --output tex={output.tex:q}"
         " --output provenance={output.provenance:q} > {log:q} 2>&1"
 
@@ -183,7 +179,7 @@ rule figure_5:
 
 rule figure_training:
     input:
-        manifest=MANIFEST,
+        manifest=plan.codec_manifest,
         code=steps.code("figure_training"),
     output:
         pdf=plan.own("figures", "figure_training.pdf"),
@@ -201,8 +197,7 @@ rule figure_training:
         "../../environment.yml"
     params:
         spec=plan.text("figure_training"),
-        inputs=lambda wildcards, input: steps.options(input),
     shell:
-        "python -m mlclipsim step figure_training --spec {params.spec:q} {params.inputs:q}"
+        "python -m mlclipsim step figure_training --spec {params.spec:q} --input manifest={input.manifest:q}"
         " --output pdf={output.pdf:q} --output svg={output.svg:q} --output png={output.png:q}"
         " --output csv={output.csv:q} --output provenance={output.provenance:q} > {log:q} 2>&1"

@@ -146,15 +146,21 @@ def _left_out(study: Study, refit: Callable[..., np.ndarray], full: np.ndarray) 
 def _across_tasks(
     study: Study, ballots: Ballots, refit: Callable[..., np.ndarray], full: np.ndarray
 ) -> list[dict[str, Any]]:
-    """Fitted on the seen voters of one task, judged by the voters of each."""
+    """Fitted on the seen voters of one task, judged by the voters of each.
+
+    A fold whose seen voters do not do the task has no such fit; the metric as fitted is left out there too.
+    """
     labels = {task: ballots.of_task(task) for task in ballots.tasks}
     arms = [
         Arm({"factor": "task", "setting": task}, refit(labels=of_task["seen"]))
         for task, of_task in labels.items()
         if np.isfinite(of_task["seen"]).any()
     ]
-    rows = study.judge(arms, full)
-    for judges, of_task in labels.items():
-        again = [arm._replace(key=arm.key | {"judges": judges}) for arm in arms]
-        rows += study.judge(again, full, labels=of_task)
+    rows = []
+    for arm in arms:
+        same_folds = np.where(np.isnan(arm.preferred), np.nan, full)
+        rows += study.judge([arm], same_folds)
+        for judges, of_task in labels.items():
+            again = arm._replace(key=arm.key | {"judges": judges})
+            rows += study.judge([again], same_folds, labels=of_task)
     return rows

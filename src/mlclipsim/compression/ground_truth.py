@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,8 +30,8 @@ def measure(task: str, predictions: Sequence[Any], truth: Sequence[Any]) -> tupl
     known = [(seen, true) for seen, true in zip(predictions, truth, strict=True) if true is not None]
     if not known:
         return float("nan"), 0
-    compute = {"classification": _top1, "detection": _map50, "segmentation": _miou}[task]
-    return compute(*map(list, zip(*known, strict=True))), len(known)
+    seen, true = ([pair[side] for pair in known] for side in (0, 1))
+    return _COMPUTED[task](seen, true), len(known)
 
 
 def _top1(logits: list[np.ndarray], labels: list[int]) -> float:
@@ -65,3 +65,10 @@ def _miou(maps: list[np.ndarray], truth: list[np.ndarray]) -> float:
     there = confusion.sum(axis=1) > 0
     union = confusion.sum(axis=0) + confusion.sum(axis=1) - confusion.diagonal()
     return float((confusion.diagonal()[there] / union[there]).mean())
+
+
+_COMPUTED: dict[str, Callable[[list[Any], list[Any]], float]] = {
+    "classification": _top1,
+    "detection": _map50,
+    "segmentation": _miou,
+}

@@ -31,6 +31,7 @@ from mlclipsim.compression.container import FINGERPRINT_BYTES, Header, pack
 from mlclipsim.compression.ground_truth import MEASURES, measure
 from mlclipsim.compression.image_sets import ImageSet, load_set
 from mlclipsim.compression.judges import Judge, load_judges
+from mlclipsim.compression.manifest import stale
 from mlclipsim.images import to_tensor
 from mlclipsim.pcmp.match import psnr_db
 from mlclipsim.spec import canonical
@@ -55,7 +56,7 @@ class Coder:
 
 
 def coders(
-    base: str, manifest: Path | None, references: Sequence[str], entries: dict[str, dict[str, Any]]
+    base: str, manifest: Path, references: Sequence[str], entries: dict[str, dict[str, Any]]
 ) -> list[Coder]:
     """All codecs of a run: the base at its points, what was fine-tuned from it, and the reference lines.
 
@@ -67,7 +68,7 @@ def coders(
         ArtifactError: weights that are missing or not the manifest's.
     """
     found = [Coder(base, BASE, quality) for quality in qualities(entries[base])]
-    for name, record in (read_json(manifest)["codecs"] if manifest else {}).items():
+    for name, record in read_json(manifest)["codecs"].items():
         path = manifest.with_name(f"{name}.safetensors")
         if not path.is_file() or sha256_of(path) != record["sha256"]:
             raise ArtifactError(
@@ -79,8 +80,8 @@ def coders(
 
 
 def code(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
-    """Step ``rate_task``: references, voters [, manifest of trained codecs] -> codes, scores, truth, and
-    ``not_run``: the arms of the config that are missing, and why.
+    """Step ``rate_task``: references, voters, manifest of the trained codecs, weights [, checkpoint]
+    -> codes, scores, truth, and ``not_run``: arms that are missing, or were trained for another metric.
 
     ``spec["threads"]`` processes take a codec and a set of images at a time, and what they measured is
     written in order: any number of them gives the same bytes.
@@ -89,10 +90,12 @@ def code(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
         ArtifactError: trained weights are damaged; or a payload that its entropy does not explain, see
             :func:`check_payload`.
     """
-    settings, entries = spec["rate_task"], spec["codecs"]
-    known = coders(spec["base"], inputs.get("manifest"), settings["codecs"], entries)
+    settings, base = spec["rate_task"], spec["codec"]["name"]
+    entries = spec["codecs"] | {base: spec["codec"]["entry"]}
+    known = coders(base, inputs["manifest"], settings["codecs"], entries)
     trained = {coder.arm for coder in known if coder.seed != UNTRAINED}
     not_run = {arm: "no trained weights" for arm in spec["arms"] if arm not in trained}
+    not_run |= stale(read_json(inputs["manifest"]), spec, inputs)
     wanted = [
         coder
         for coder in known
@@ -188,15 +191,16 @@ def _coded(
         stream = codec.encode(image)
         decoded.append(codec.decode(stream))
         streams.append(stream)
-        learned = isinstance(codec, LearnedCodec)
+        entropy = estimate_bits(codec.model, image) if isinstance(codec, LearnedCodec) else np.nan
+        constant = codec.constant_bytes(stream.size) if isinstance(codec, ClassicalCodec) else 0
         header = Header(entry["id"], coder.quality, bytes(FINGERPRINT_BYTES), stream.size)
         rows.append(
             {
                 "unit_id": name,
                 "pixels": image.shape[0] * image.shape[1],
                 "payload_bytes": stream.payload_bytes,
-                "estimated_bits": estimate_bits(codec.model, image) if learned else np.nan,
-                "constant_bytes": 0 if learned else codec.constant_bytes(stream.size),
+                "estimated_bits": entropy,
+                "constant_bytes": constant,
                 "container_bytes": len(pack(header, stream.strings)) - stream.payload_bytes,
                 "psnr_db": psnr_db(image, decoded[-1]),
                 "ms_ssim": _ms_ssim(image, decoded[-1]),

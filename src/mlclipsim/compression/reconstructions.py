@@ -27,10 +27,11 @@ _SEED = 0  # of the trainings that are shown
 
 
 def show(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
-    """Step ``reconstructions``: references, codes, not_run, weights [, manifest, checkpoint] -> images.
+    """Step ``reconstructions``: references, codes, not_run, weights, manifest [, checkpoint] -> images.
 
-    Images of the first set are drawn from the run's seed. All arms stand at the rate that the anchor has at
-    its second point, as near as theirs come to it on the whole set; the rate of the image itself is stored.
+    Images of the first set are drawn from the run's seed. All arms, and the first of the reference lines,
+    stand at the rate that the anchor has at its second point, as near as theirs come to it on the whole set;
+    the rate of the image itself is stored.
     """
     torch.set_num_threads(int(spec["threads"]))
     settings = spec["rate_task"]
@@ -41,19 +42,23 @@ def show(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
     metric = MLCLIPSim(
         load_entry(tower["name"], tower["entry"], inputs.get("checkpoint")),
         weights=inputs["weights"],
-        fold=spec["fold"],
+        fold=spec["compression"]["fold"],
         size_policy=tower["entry"].get("size_policy", "resize"),
     )
-    known = coders(spec["base"], inputs.get("manifest"), settings["codecs"], spec["codecs"])
+    entries = spec["codecs"] | {spec["codec"]["name"]: spec["codec"]["entry"]}
+    known = coders(spec["codec"]["name"], inputs["manifest"], settings["codecs"][:1], entries)
     codes = read_table(inputs["codes"], "rate_task_codes")
     codes = codes[codes["images"] == images.name]
-    known = [coder for coder in known if coder.arm not in read_json(inputs["not_run"])]
+    not_run = read_json(inputs["not_run"])
+    known = [coder for coder in known if coder.arm not in not_run]
+    if any(coder.arm == ANCHOR for coder in known):
+        known = [coder for coder in known if coder.arm != BASE]
     rows = [
         {"arm": ORIGINAL, "image_id": images.ids[place], "image": encode_image(images.images[place])}
         for place in shown
     ]
     for coder in at_equal_rate(known, codes):
-        rows += _decoded(coder, spec["codecs"][coder.codec], images, shown, metric)
+        rows += _decoded(coder, entries[coder.codec], images, shown, metric)
     write_table(outputs["images"], pd.DataFrame(rows), "reconstructions")
 
 
@@ -83,7 +88,7 @@ def _decoded(
         stream = codec.encode(units[unit_of[place]])
         first = unit_of.index(unit_of[place])
         decoded = images.apart([codec.decode(stream)])[place - first]
-        pair = {"reference": to_tensor(images.images[place])[None], "distorted": to_tensor(decoded)[None]}
+        reference, distorted = (to_tensor(image)[None] for image in (images.images[place], decoded))
         rows.append(
             {
                 "arm": coder.arm,
@@ -91,9 +96,9 @@ def _decoded(
                 "image_id": images.ids[place],
                 "bpp": stream.bpp,
                 "psnr_db": psnr_db(images.images[place], decoded),
-                "score": float(metric.score(**pair)),
+                "score": float(metric.score(reference=reference, distorted=distorted)),
                 "image": encode_image(decoded),
-                "similarity": metric.map(**pair)[0].flatten().tolist(),
+                "similarity": metric.map(reference=reference, distorted=distorted)[0].flatten().tolist(),
             }
         )
     return rows

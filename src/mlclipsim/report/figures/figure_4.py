@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from mlclipsim.artifacts import read_table
 from mlclipsim.report.style import ARM_STYLES, TASKS, Millimetres, arm_order, label, page, tidy_axes
@@ -23,8 +22,11 @@ _MEASURES = {
     "psnr_db": "PSNR (dB)",
     "ms_ssim": "MS-SSIM",
 }
+_KEY = ["images", "task", "measure"]
 _GREY = "0.62"  # reference lines
-_HEIGHT_MM, _ROW_MM = 50.0, 47.0
+_LEGEND_MM, _ROW_MM, _PANEL_MM = 16.0, 48.0, 34.0
+_MARGIN = 1.3  # of rates, beyond those of the arms
+_TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 
 def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
@@ -36,28 +38,35 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
     curves = read_table(inputs["curves"], "rate_task_curves")
     write_csv(outputs["csv"], curves)
     rows = _panels(curves)
-    height = _HEIGHT_MM + _ROW_MM * len(rows) - _ROW_MM + 22
+    height = _LEGEND_MM + _ROW_MM * len(rows)
     with page(spec, outputs, height_mm=height) as figure:
         place = Millimetres(figure)
         handles: dict[str, Any] = {}
         for number, row in enumerate(rows):
-            width = (174 - 6) / len(row)
-            for column, (images, task, measure) in enumerate(row):
-                axes = place.axes(11 + column * width, height - 46 - number * _ROW_MM, width - 13, 35)
-                part = curves[
-                    (curves["images"] == images) & (curves["task"] == task) & (curves["measure"] == measure)
-                ]
+            width = (174 - 4) / len(row)
+            for column, key in enumerate(row):
+                bottom = height - 6 - _PANEL_MM - number * _ROW_MM
+                axes = place.axes(12 + column * width, bottom, width - 12, _PANEL_MM)
+                part = curves[(curves[_KEY] == list(key)).all(axis=1)]
                 _panel(axes, part)
-                title = task if task in TASKS else images
-                axes.set_title(f"{title}: {_MEASURES[measure]}", loc="left", fontweight="bold")
-                axes.set_title(f"n = {int(part['n_images'].iloc[0]):,}", loc="right", color="0.35")
-                axes.set_xlabel("bits per pixel")
+                _name(axes, key, int(part["n_images"].iloc[0]), first=column == 0)
                 for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
                     handles.setdefault(name, handle)
         figure.legend(
-            handles.values(), handles.keys(), loc="lower left", bbox_to_anchor=(0.04, 3.5 / height),
-            ncols=6, columnspacing=1.2, handlelength=2.0, borderaxespad=0.0,
+            handles.values(), handles.keys(), loc="lower left", bbox_to_anchor=(0.04, 4 / height),
+            ncols=5, columnspacing=1.2, handlelength=2.2, borderaxespad=0.0,
         )  # fmt: skip
+
+
+def _name(axes: Axes, key: tuple[str, str, str], n: int, *, first: bool) -> None:
+    images, task, measure = key
+    primary = measure == "consistency"
+    title = task if primary else _MEASURES[measure] if task in TASKS else f"{images}: {_MEASURES[measure]}"
+    axes.set_title(title, loc="left", fontweight="bold")
+    axes.set_title(f"n = {n:,}", loc="right", color="0.35")
+    axes.set_xlabel("bits per pixel", labelpad=1)
+    if primary and first:
+        axes.set_ylabel(_MEASURES[measure])
 
 
 def _panels(curves: pd.DataFrame) -> list[list[tuple[str, str, str]]]:
@@ -74,33 +83,30 @@ def _panels(curves: pd.DataFrame) -> list[list[tuple[str, str, str]]]:
 
 def _panel(axes: Axes, part: pd.DataFrame) -> None:
     ours = part[part["arm"].isin(ARM_STYLES)]
+    left, right = ours["bpp"].min() / _MARGIN, ours["bpp"].max() * _MARGIN
     for (codec, arm), line in part.groupby(["codec", "arm"]):
-        line = line.sort_values("bpp")
-        if arm in ARM_STYLES:
+        line = line[line["bpp"].between(left, right)].sort_values("bpp")
+        if arm in ARM_STYLES or line.empty:
             continue
         axes.plot(line["bpp"], line["value"], color=_GREY, linewidth=0.8, zorder=1)
-        shown = line[(line["bpp"] <= part["bpp"].max()) & line["value"].notna()]
         axes.annotate(
-            label(codec), (shown["bpp"].iloc[0], shown["value"].iloc[0]), color="0.45", fontsize="xx-small",
-            xytext=(1, -5), textcoords="offset points",
+            label(codec), (line["bpp"].iloc[-1], line["value"].iloc[-1]), color="0.45", fontsize="xx-small",
+            xytext=(2, -2), textcoords="offset points", annotation_clip=False,
         )  # fmt: skip
     for arm in sorted(ours["arm"].unique(), key=arm_order):
         line = ours[ours["arm"] == arm].sort_values("bpp")
         style = ARM_STYLES[arm]
-        if line["ci_low"].notna().any():
-            axes.fill_between(
-                line["bpp"], line["ci_low"], line["ci_high"], color=style["color"], alpha=0.13, linewidth=0
-            )
+        axes.fill_between(
+            line["bpp"], line["ci_low"], line["ci_high"], color=style["color"], alpha=0.13, linewidth=0
+        )
         axes.plot(line["bpp"], line["value"], markersize=2.6, label=label(arm), **style)
     if part["uncoded"].notna().any():
         axes.axhline(
             part["uncoded"].iloc[0], color="black", linewidth=0.7, linestyle=(0, (3, 2)), label="uncoded"
         )
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    ticks = [
-        tick for tick in (0.05, 0.1, 0.2, 0.5, 1, 2, 5) if part["bpp"].min() <= tick <= part["bpp"].max()
-    ]
+    axes.set_xlim(left, right)
+    ticks = [tick for tick in _TICKS if left <= tick <= right]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
     tidy_axes(axes)

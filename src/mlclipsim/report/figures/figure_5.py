@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from mlclipsim.report.tables.writer import number, write_csv
 
 __all__ = ["make"]
 
-_LEFT_MM, _GAP_MM, _TOP_MM, _BOTTOM_MM, _TEXT_MM = 9.0, 1.0, 6.0, 11.0, 5.5
+_LEFT_MM, _GAP_MM, _TOP_MM, _BOTTOM_MM, _TEXT_MM = 1.0, 1.0, 10.0, 11.0, 6.0
 _COLUMNS = ["image_id", "arm", "quality", "bpp", "psnr_db", "score"]
 
 
@@ -35,8 +36,8 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
         for column, arm in enumerate(arms):
             left = _LEFT_MM + column * (side + _GAP_MM)
             figure.text(
-                (left + side / 2) / 174, 1 - 2 / height, _title(arm, side), ha="center", va="top",
-                fontsize="x-small", fontweight="bold" if arm == "ml_clipsim" else None,
+                (left + side / 2) / 174, 1 - (_TOP_MM - 1) / height, _title(arm, side), ha="center",
+                va="bottom", fontsize="x-small", fontweight="bold" if arm == "ml_clipsim" else None,
             )  # fmt: skip
             for row, image_id in enumerate(shown):
                 cell = frame[(frame["arm"] == arm) & (frame["image_id"] == image_id)].iloc[0]
@@ -44,23 +45,19 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
                 _image(place.axes(left, top - side, side, side), cell)
                 if arm != "original":
                     _map(place.axes(left, top - _TEXT_MM - 2 * side, side, side), cell)
-        _scale(place.axes(_LEFT_MM, 6.5, 40, 2.2))
+        _scale(place.axes(3, 6.5, 40, 2.2))
 
 
 def _title(arm: str, side_mm: float) -> str:
     """In lines that fit the column."""
-    lines = [""]
-    for word in label(arm).split():
-        fits = len(lines[-1]) + len(word) < side_mm / 1.15
-        lines = [*lines[:-1], f"{lines[-1]} {word}".strip()] if fits else [*lines, word]
-    return "\n".join(lines)
+    return "\n".join(textwrap.wrap(label(arm), int(side_mm / 1.15)))
 
 
 def _image(axes: Axes, cell: pd.Series) -> None:
     axes.imshow(decode_image(cell["image"]), interpolation="none")
     axes.set_axis_off()
     if cell["arm"] != "original":
-        text = f"{number(cell['bpp'])} bpp, {cell['psnr_db']:.1f} dB\nS = {number(cell['score'])}"
+        text = f"{number(cell['bpp'])} bpp, S {number(cell['score'])}\n{cell['psnr_db']:.1f} dB"
         axes.text(0.5, -0.04, text, transform=axes.transAxes, ha="center", va="top", fontsize="xx-small")
 
 

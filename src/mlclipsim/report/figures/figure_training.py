@@ -20,16 +20,12 @@ _COLUMNS = ["codec", "arm", "point", "seed", "step"]
 
 
 def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
-    """Step ``figure_training``: [manifest of trained codecs] -> pdf, svg, png, csv.
+    """Step ``figure_training``: manifest of the trained codecs -> pdf, svg, png, csv.
 
     Losses of other points and arms have other units, so each is drawn relative to its own start.
     """
-    frame = _tidy(read_json(inputs["manifest"])["codecs"] if "manifest" in inputs else {})
+    frame = _tidy(read_json(inputs["manifest"])["codecs"])
     write_csv(outputs["csv"], frame)
-    if frame.empty:
-        with page(spec, outputs, height_mm=20) as figure:
-            figure.text(0.5, 0.55, "not run: no codecs were trained", ha="center", va="center")
-        return
     frame["relative"] = frame["validation_loss"] / frame.groupby("codec")["validation_loss"].transform(
         "first"
     )

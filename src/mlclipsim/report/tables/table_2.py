@@ -1,4 +1,4 @@
-"""table_2: machine preference, the 2AFC of every metric on PCMP's test pairs."""
+"""table_2: machine preference, the 2AFC of every metric on PCMP's test pairs, and severity."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ COLUMNS = [
     "n_pairs",
     "n_references",
 ]
+_OF_SEVERITY = ("n_ties", "n_alone")  # counts that no other benchmark has
 _HEADS = {
     "no_photometric": "no photom.",
     "photometric": "photom.",
@@ -44,14 +45,16 @@ _CONTENDERS = {
 
 
 def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
-    """Step ``table_2``: preference -> csv (every slice, both voter groups), md and tex (held-out voters,
-    pivoted).
+    """Step ``table_2``: preference, severity -> csv (every slice, both voter groups), md and tex (held-out
+    voters, pivoted; severity in the last column).
     """
-    frame = read_table(inputs["preference"], "preference")
+    parts = [read_table(inputs[name], "preference") for name in ("preference", "severity")]
+    frame = pd.concat(parts, ignore_index=True).astype(dict.fromkeys(_OF_SEVERITY, "Int64"))
     tidy = frame[COLUMNS + [name for name in frame.columns if name not in COLUMNS]]
     ran = frame[frame["note"].fillna("") == ""]
     printed, rules = _pivot(ran)
     primary = ran[(ran["slice"] == "macro") & (ran["voters"] == "held_out")]
+    levels = ran[(ran["slice"] == "macro") & (ran["benchmark"] == "severity")]
     notes = [
         "2AFC on soft labels, held-out voters unless said. Macro (primary): mean over pairs of families "
         "without photometric ones, with its 95 % interval clustered by reference. Except.: pairs whose label "
@@ -59,6 +62,7 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
         f"{primary['n_pairs'].max():,} pairs of {primary['n_references'].max():,} references under macro."
         if len(primary)
         else "No pair under macro.",
+        _of_levels(levels),
     ]
     if (primary["interval"] == "t").any():
         notes.append("Fewer than 30 references: intervals are cluster-robust t.")
@@ -76,6 +80,24 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
         caption="Machine preference on PCMP test pairs matched in PSNR",
         name="table_2", notes=notes, rules=rules,
     )  # fmt: skip
+
+
+def _of_levels(levels: pd.DataFrame) -> str:
+    tied, lost = (
+        ", ".join(
+            f"{label(row.metric)} {getattr(row, count):,}"
+            for row in levels.itertuples()
+            if getattr(row, count)
+        )
+        for count in ("n_ties", "n_unscored")
+    )
+    return (
+        "Severity: Kendall's tau between score and minus the strength, within reference and family; mean "
+        "over families without photometric ones (csv: over all and by family, with intervals). "
+        f"{levels['n_pairs'].max():,} pairs of PSNR levels of {levels['n_references'].max():,} references; "
+        f"{levels['n_alone'].max():,} images without another level of their family and reference are left "
+        f"out. Ties, counted 0: {tied or 'none'}."
+    ) + (f" Without a score: {lost}." if lost else "")
 
 
 def _pivot(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
@@ -125,6 +147,8 @@ def _pivot(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
         for part in slices:
             head = _HEADS.get(part) or (f"{part[5:]} dB" if part.startswith("psnr=") else part[5:])
             row[head] = cell("held_out", part, key)
+        # Never in bold: a check that many pass, no contest.
+        row["severity"] = number(values.get(("none", "macro", metric, variant)))
         rows.append(row)
     kinds = [key[0] for key in keys]
     return pd.DataFrame(rows), [n for n in range(1, len(kinds)) if kinds[n] != kinds[n - 1]]

@@ -21,7 +21,7 @@ _PUBLIC = [
 
 
 def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
-    """Step ``table_6``: gains, not_run -> csv (a row per task, measure and arm), md and tex (per task and arm).
+    """Step ``table_6``: gains, not_run -> csv (a row per task, measure, arm), md and tex (per task and arm).
 
     Arms that did not run have rows, too; the csv has the reason.
     """
@@ -54,7 +54,7 @@ def _not_run(spec: dict[str, Any], gains: pd.DataFrame, reasons: dict[str, str])
     rows = [
         {
             "task": task,
-            "codec": spec["base"],
+            "codec": spec["codec"]["name"],
             "arm": arm,
             "measure": "consistency",
             "n_seeds": 0,
