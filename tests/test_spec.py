@@ -137,6 +137,44 @@ def test_a_classifier_without_temperature_does_not_judge():
     assert "'scene-vgg' is a classifier that votes in no fold" in found
 
 
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"points": ["q1", "q3"]}, "`compression.points`: 'q3' is unknown; did you mean 'q1'?"),
+        ({"trial_point": "q9"}, "`compression.trial_point`: 'q9' is unknown"),
+        ({"rhos": [1.0]}, "1 rhos and 4 learning_rates, expected as many"),
+        ({"fold": 1}, "`compression.fold` is 1, expected one of 1 folds"),
+        ({"train": {"codec_train": 241}}, "961 images do not fill mosaics of 4"),
+    ],
+)
+def test_trainings_that_cannot_start_are_refused(change, problem):
+    assert any(problem in found for found in problems(compression=change))
+
+
+def test_deep_features_need_a_network():
+    assert "'deep_features' needs a feature_network" in " ".join(problems(feature_network=None))
+
+
+def test_codecs_ship_or_are_trained_in_the_run():
+    shipped, again = load(planning=True), load({"retrain_codecs": True}, planning=True)
+    assert shipped.codec_manifest.endswith("mlclipsim/compression/weights/manifest.json")
+    assert again.codec_manifest == "results/embedded/default/compression/codecs/manifest.json"
+    assert (shipped.trains_codecs, again.trains_codecs) == (False, True)
+    assert load({"preset": "local"}, planning=True).trains_codecs
+
+
+def test_a_training_reads_no_more_of_the_config_than_it_needs():
+    plan = load(planning=True)
+    item = {"arm": "mse", "point": "q1", "training_seed": 2}
+    read = plan.slice("codec_arm", **item)
+    assert {key: read[key] for key in item} == item
+    assert "rhos" not in read["compression"]  # its choice is a file
+    assert "rhos" in plan.slice("codec_trial", arm="mse", trial=0)["compression"]
+    changed = load({"compression": {"judges": {"validation": ["scene-dla"]}}}, planning=True)
+    assert changed.text("codec_arm", **item) == plan.text("codec_arm", **item)
+    assert changed.text("codec_choice", arm="mse") != plan.text("codec_choice", arm="mse")
+
+
 def test_the_feature_network_is_of_no_voters_family():
     found = problems(feature_network="scene-darknet")
     assert len(found) == 1

@@ -172,6 +172,7 @@ def load(
     problems += _name_problems(plan)
     problems += _family_problems(plan)
     problems += _judge_problems(plan)
+    problems += _training_problems(plan)
     plan.missing.extend(_missing_files(plan))
     if problems or not planning:
         problems += plan.missing if config["require_files"] else []
@@ -569,6 +570,40 @@ def _family_problems(plan: Plan) -> list[str]:
                     f"`folds[{number}]`: family {family!r} is both in {first} and in {second} "
                     f"({', '.join(dict.fromkeys(sharing))}); let it stand on one side only"
                 )
+    return problems
+
+
+def _training_problems(plan: Plan) -> list[str]:
+    """Trainings of codecs that cannot start."""
+    compression = plan.config["compression"]
+    known = plan.catalogs["codecs"].get(compression["codec"], {}).get("points", {})
+    named = {"points": compression["points"], "trial_point": [compression["trial_point"]]}
+    problems = [
+        f"`compression.{key}`: {_unknown(point, known)} (points of {compression['codec']!r})"
+        for key, points in named.items()
+        for point in points
+        if point not in known
+    ]
+    if "deep_features" in compression["arms"] and not plan.feature_networks:
+        problems.append(
+            "`compression.arms`: 'deep_features' needs a feature_network; choose one, or drop the arm"
+        )
+    if len(compression["rhos"]) != len(compression["learning_rates"]):
+        problems.append(
+            f"`compression`: {len(compression['rhos'])} rhos and {len(compression['learning_rates'])} "
+            "learning_rates, expected as many, so that every arm has as many trials"
+        )
+    fold = compression["fold"]
+    if fold >= len(plan.config["folds"]):
+        problems.append(
+            f"`compression.fold` is {fold}, expected one of {len(plan.config['folds'])} folds, from 0"
+        )
+    for part in ("train", "validation"):
+        count, each = sum(compression[part].values()), compression["mosaic"] ** 2
+        if count % each:
+            problems.append(
+                f"`compression.{part}`: {count} images do not fill mosaics of {each}; change a count"
+            )
     return problems
 
 

@@ -48,20 +48,10 @@ def fine_tune(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, 
 
 
 def settings_of_trials(name: str, compression: Mapping[str, Any]) -> list[dict[str, float | None]]:
-    """``rho`` and ``learning_rate`` of each trial of an arm; arms without a weight try learning rates.
-
-    Raises:
-        ValueError: unequal numbers of trials.
-    """
-    rhos, rates = compression["rhos"], compression["learning_rates"]
-    if len(rhos) != len(rates):
-        raise ValueError(
-            f"compression: expected as many rhos as learning_rates, got {len(rhos)} and {len(rates)}; every "
-            "arm has as many trials"
-        )
+    """``rho`` and ``learning_rate`` of each trial of an arm; arms without a weight try learning rates."""
     if ARMS[name].weighted:
-        return [{"rho": rho, "learning_rate": compression["learning_rate"]} for rho in rhos]
-    return [{"rho": None, "learning_rate": rate} for rate in rates]
+        return [{"rho": rho, "learning_rate": compression["learning_rate"]} for rho in compression["rhos"]]
+    return [{"rho": None, "learning_rate": rate} for rate in compression["learning_rates"]]
 
 
 def load_images(counts: Mapping[str, int], spec: Mapping[str, Any], references: Path | None) -> np.ndarray:
