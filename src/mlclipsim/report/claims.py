@@ -176,10 +176,8 @@ def _rate_task(claim: Claim, gains: list[dict[str, Any]], spec: dict[str, Any]) 
     if row["n_seeds"] < LEAST_SEEDS or math.isnan(row["holm_ci_low"]):
         return _not_tested(claim)
     if row["rate_overlap"] < LEAST_RATE_OVERLAP:
-        return _not_tested(
-            claim,
-            f"needs rates that overlap by {LEAST_RATE_OVERLAP:.0%}, not {row['rate_overlap']:.0%}; train anew",
-        )
+        overlap = f"{LEAST_RATE_OVERLAP:.0%}, not {row['rate_overlap']:.0%}"
+        return _not_tested(claim, f"needs rates that overlap by {overlap}; train anew")
     saved = row["bd_rate_percent"]
     parts = [
         f"BD-score over {label(row['anchor'])}, {row['n_seeds']:.0f} seeds",
