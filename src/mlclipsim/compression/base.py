@@ -1,7 +1,7 @@
 """Train the zoo's codecs: one small codec per lambda for mean squared error, from nothing.
 
-``python -m mlclipsim.compression.base`` runs this. They learn scenes and photographs alike: half of each
-batch are 2x2 mosaics of scenes, half are crops of the photographs behind the scenes, of the roles
+``snakemake zoo --config retrain_zoo=true`` runs this, too. They learn scenes and photographs alike: half of
+each batch are 2x2 mosaics of scenes, half are crops of the photographs behind the scenes, of the roles
 ``zoo_train`` and ``codec_train``. They are validated on mosaics over the photographs of ``codec_val``.
 """
 
@@ -22,6 +22,7 @@ from torch import Tensor
 from mlclipsim.artifacts import read_json, sha256_of, write_json
 from mlclipsim.compression import codecs
 from mlclipsim.compression.codecs import CompressionModel
+from mlclipsim.compression.image_sets import join
 from mlclipsim.compression.training import RateDistortionLoss, Schedule, train
 from mlclipsim.images import to_tensor
 from mlclipsim.provenance import git_state
@@ -31,7 +32,7 @@ from mlclipsim.world.pool import ScenePool, render_pool
 from mlclipsim.world.scenes import PHOTOGRAPHS, load_photograph
 from mlclipsim.world.zoo import ZOO_SEED
 
-__all__ = ["POINTS", "SceneObjective", "main", "mosaic"]
+__all__ = ["POINTS", "SceneObjective", "main"]
 
 MODEL, CHANNELS = "bmshj2018-factorized", (24, 96)
 # CompressAI's weights of 255^2 MSE at its qualities 1, 2, 4 and 6.
@@ -42,23 +43,15 @@ BATCH, SIDE = 4, 128  # images per step, px: half the cost of 256 px, and few la
 POOL_SIZE, VALIDATION_SIZE = 3_000, 64  # scenes per role
 
 
-def mosaic(images: np.ndarray, columns: int) -> np.ndarray:
-    """``(N, H, W, 3)`` images as mosaics of ``columns`` x ``columns``, row by row."""
-    height, width = images.shape[1:3]
-    tiles = images.reshape(-1, columns, columns, height, width, 3).transpose(0, 1, 3, 2, 4, 5)
-    return tiles.reshape(-1, columns * height, columns * width, 3)
-
-
 class SceneObjective:
     """``R + lambda 255^2 MSE`` on mosaics of scenes and crops of photographs."""
 
-    def __init__(self, lmbda: float, name: str, pools: list[ScenePool], validation: ScenePool) -> None:
+    def __init__(self, lmbda: float, pools: list[ScenePool], validation: ScenePool) -> None:
         self.criterion = RateDistortionLoss(lmbda, metric="mse")
-        self.name = name
         self.pools = pools
         photographs = [load_photograph(n) for n, role in PHOTOGRAPHS.items() if role in ROLES]
         self.photographs = [p for p in photographs if min(p.shape[:2]) >= SIDE]
-        self.validation = to_tensor(mosaic(np.asarray(validation.images), SIDE // 64))
+        self.validation = to_tensor(np.stack(join(list(validation.images), SIDE // 64)))
 
     def batch(self, step: int) -> dict[str, Tensor]:
         rng = generator(ZOO_SEED, "batch", "codec", step)  # all codecs see the same images
@@ -67,7 +60,7 @@ class SceneObjective:
             pool = self.pools[int(rng.integers(len(self.pools)))]
             scenes.append(pool.images[int(rng.integers(len(pool)))])
         crops = [self._crop(rng) for _ in range(BATCH - BATCH // 2)]
-        return {"images": to_tensor(np.concatenate([mosaic(np.stack(scenes), SIDE // 64), np.stack(crops)]))}
+        return {"images": to_tensor(np.stack([*join(scenes, SIDE // 64), *crops]))}
 
     def _crop(self, rng: np.random.Generator) -> np.ndarray:
         photograph = self.photographs[int(rng.integers(len(self.photographs)))]
@@ -85,7 +78,7 @@ class SceneObjective:
 
 
 def _make(point: str, output: Path, work: Path, steps_scale: float) -> dict[str, Any]:
-    """Train and store one codec; done already: read what was measured."""
+    """Train and store one codec; what the manifest says of it."""
     torch.set_num_threads(1)
     started = time.monotonic()
     schedule = Schedule(**{**vars(SCHEDULE), "steps": max(2, round(SCHEDULE.steps * steps_scale))})
@@ -97,7 +90,7 @@ def _make(point: str, output: Path, work: Path, steps_scale: float) -> dict[str,
     settings = {"model": MODEL, "channels": CHANNELS, "lambda": POINTS[point], "schedule": vars(schedule)}
     curve = train(
         model,
-        SceneObjective(POINTS[point], point, pools, validation),
+        SceneObjective(POINTS[point], pools, validation),
         schedule,
         seed=derive_seed(ZOO_SEED, "codec"),
         checkpoint=work / f"base-{point}.checkpoint.pt",

@@ -7,7 +7,6 @@ validation are of another. Each training leaves a record: settings, weights of t
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,28 +99,39 @@ def load_images(counts: Mapping[str, int], spec: Mapping[str, Any], references: 
 
 @dataclass(frozen=True)
 class Training:
-    """All that one training needs; ``settings`` is what its result depends on."""
+    """A training, ready to run.
+
+    Attributes:
+        base: the file that ``model`` was loaded from.
+        settings: what the result depends on.
+    """
 
     model: CompressionModel
+    base: Path
     objective: ArmObjective
     schedule: Schedule
     seed: int
     settings: dict[str, Any]
 
+    @staticmethod
+    def checkpoint(output: Path) -> Path:
+        """Where a killed training is resumed from: beside its weights."""
+        return output.with_suffix(".checkpoint.pt")
+
     def run(self, output: Path) -> list[dict[str, float]]:
-        """Train, write the weights, and return the curve; resumable from a checkpoint beside ``output``."""
+        """Train, write the weights, and return the curve."""
         curve = train(
             self.model,
             self.objective,
             self.schedule,
             seed=self.seed,
-            checkpoint=output.with_suffix(".checkpoint.pt"),
+            checkpoint=self.checkpoint(output),
             settings=canonical(self.settings),
             name=output.stem,
         )
         if not self.objective.arm.decoder_only:
             self.model.update(force=True, update_quantiles=True)
-        codecs.save(self.model.cpu(), output)
+        codecs.save_moved(self.model.cpu(), self.base, output)
         return curve
 
 
@@ -190,7 +200,7 @@ def prepare(
         "train": compression["train"],
         "loss": identity(name, spec, inputs),
     }
-    return Training(model, objective, schedule, seed, settings)
+    return Training(model, codecs.weights_file(entry, point)[0], objective, schedule, seed, settings)
 
 
 def _fine_tune(
@@ -201,8 +211,7 @@ def _fine_tune(
     inputs: dict[str, Path],
     outputs: dict[str, Path],
 ) -> None:
-    started = time.monotonic()
     training = prepare(spec, point, training_seed, chosen, inputs)
     curve = training.run(outputs["codec"])
-    seconds = round(time.monotonic() - started, 1)
-    write_json(outputs["record"], training.settings | {"curve": curve, "seconds": seconds})
+    write_json(outputs["record"], training.settings | {"curve": curve})
+    training.checkpoint(outputs["codec"]).unlink()

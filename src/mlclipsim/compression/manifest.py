@@ -109,6 +109,7 @@ def check(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path
     }
     write_json(outputs["report"], report)
     again.unlink()
+    training.checkpoint(again).unlink()
     if not report["passes"]:
         raise ArtifactError(
             f"{codec}: expected the training to give what ships, got relative differences of "
