@@ -412,7 +412,10 @@ def stream_table(path: Path | str, schema: str) -> Iterator[Callable[[pd.DataFra
 def _as_declared(frame: pd.DataFrame | pa.Table, schema: str) -> pa.Table:
     declared = SCHEMAS[schema]
     try:
-        table = frame if isinstance(frame, pa.Table) else pa.Table.from_pandas(frame, preserve_index=False)
+        if isinstance(frame, pa.Table):
+            table = frame
+        else:  # in one piece each: columns of strings remember from how many they were put together
+            table = pa.Table.from_pandas(frame, preserve_index=False).combine_chunks()
         missing = [name for name in declared.names if name not in table.column_names]
         if missing:
             raise ArtifactError(f"{schema} lacks the declared columns {missing}")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,10 +9,9 @@ import pytest
 from mlclipsim.artifacts import read_table, write_table
 from mlclipsim.compression.curves import evaluate
 
+from . import invented
+
 SPEC = {"seed": 1, "rate_task": {"resamples": 20}}
-_place = importlib.util.spec_from_file_location("invented", Path(__file__).parent / "invented.py")
-invented = importlib.util.module_from_spec(_place)
-_place.loader.exec_module(invented)
 
 
 def _run(paths, folder):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,11 +18,8 @@ from mlclipsim.report import claims
 from mlclipsim.report.figures import figure_4, figure_5, figure_training
 from mlclipsim.report.tables import table_6, table_trials
 
-_place = importlib.util.spec_from_file_location(
-    "invented", Path(__file__).parents[1] / "compression" / "invented.py"
-)
-invented = importlib.util.module_from_spec(_place)
-_place.loader.exec_module(invented)
+sys.path.insert(0, str(Path(__file__).parents[1] / "compression"))
+import invented
 
 SPEC = {
     "preset": "ci",

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlclipsim.artifacts import read_table, write_table
+from mlclipsim.artifacts import SCHEMAS, read_table, write_table
 from mlclipsim.benchmarks.statistics import holm, resample_counts
 from mlclipsim.compression.bd_rate import (
     LEAST_RATE_OVERLAP,
@@ -191,6 +191,9 @@ def _gains(arms: list[_Arm], draws: np.ndarray, note: str) -> Iterator[dict[str,
             yield row | {"n_seeds": len(arm.seeds), "note": note}
             continue
         pairs = _seed_pairs(anchor, arm)
+        if not pairs:
+            yield row | {"n_seeds": 0, "note": "no training seed in common with the anchor"}
+            continue
         whole, resampled = arm.curves(everything)[0], arm.curves(draws)
         found = estimate(
             np.array([bd_score(of_anchor[0][a], whole[b]) for a, b in pairs]),
@@ -293,6 +296,7 @@ def _secondary_gains(part: pd.DataFrame, group: dict[str, Any]) -> Iterator[dict
 
 def _with_holm(gains: pd.DataFrame) -> pd.DataFrame:
     """Ours against the anchor, adjusted for the number of tasks."""
+    gains = gains.reindex(columns=gains.columns.union(["p", "error", "freedom"], sort=False))
     ours = (gains["measure"] == CONSISTENCY) & (gains["arm"] == OURS) & (gains["anchor"] == ANCHOR)
     adjusted, levels = holm(gains.loc[ours, "p"].to_numpy(float))
     gains.loc[ours, "p_holm"] = adjusted
@@ -302,4 +306,4 @@ def _with_holm(gains: pd.DataFrame) -> pd.DataFrame:
         for row, level in zip(rows, levels, strict=True)
     ]
     gains.loc[ours, ["holm_ci_low", "holm_ci_high"]] = np.array(intervals).reshape(-1, 2)
-    return gains
+    return gains.reindex(columns=SCHEMAS["rate_task_gains"].names)

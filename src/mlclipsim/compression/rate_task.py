@@ -19,7 +19,6 @@ import joblib
 import numpy as np
 import pandas as pd
 import torch
-from pytorch_msssim import ms_ssim
 from tqdm import tqdm
 
 from mlclipsim.artifacts import ArtifactError, read_json, sha256_of, stream_table, write_json
@@ -28,6 +27,7 @@ from mlclipsim.compression.classical import ClassicalCodec
 from mlclipsim.compression.codecs import LearnedCodec, estimate_bits
 from mlclipsim.compression.coding import open_codec, qualities
 from mlclipsim.compression.container import FINGERPRINT_BYTES, Header, pack
+from mlclipsim.compression.evaluation import five_scale_ssim
 from mlclipsim.compression.ground_truth import MEASURES, measure
 from mlclipsim.compression.image_sets import ImageSet, load_set
 from mlclipsim.compression.judges import Judge, load_judges
@@ -203,7 +203,7 @@ def _coded(
                 "constant_bytes": constant,
                 "container_bytes": len(pack(header, stream.strings)) - stream.payload_bytes,
                 "psnr_db": psnr_db(image, decoded[-1]),
-                "ms_ssim": _ms_ssim(image, decoded[-1]),
+                "ms_ssim": five_scale_ssim(to_tensor(image), to_tensor(decoded[-1])),
             }
         )
     frame = pd.DataFrame(rows)
@@ -227,13 +227,6 @@ def check_payload(name: str, streams: Sequence[Bitstream], estimated_bits: float
             f"{name}: expected {estimate:,.0f} +- {margin:,.0f} bytes by the entropy of its latents, got "
             f"{payload:,}; its probability tables are not those of its weights, call update_tables"
         )
-
-
-def _ms_ssim(reference: np.ndarray, image: np.ndarray) -> float:
-    """As CompressAI reports it; NaN where five scales find no room."""
-    if min(image.shape[:2]) <= 160:
-        return float("nan")
-    return float(ms_ssim(*(to_tensor(x)[None] for x in (image, reference)), data_range=1.0))
 
 
 def _truth(bench: _Bench, predictions: dict[str, list[Any]]) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mlclipsim.artifacts import read_json, read_table, write_json
+from mlclipsim.compression.bd_rate import LEAST_RATE_OVERLAP
 from mlclipsim.report.style import TASKS, caveat, label
 from mlclipsim.report.tables.writer import number, write_text
 
@@ -22,7 +23,7 @@ __all__ = ["CLAIMS", "Claim", "write"]
 # Perceptual metrics that the claim about their class is decided on; "-like" stand-ins never are.
 PERCEPTUAL = ("lpips", "dists", "dreamsim")
 HUMAN, MARGIN = "human_competitive", -0.05  # in SRCC: less than this behind the best fidelity metric
-RATE_TASK, LEAST_SEEDS, LEAST_OVERLAP = "rate_task_better_on_", 3, 0.75
+RATE_TASK, LEAST_SEEDS = "rate_task_better_on_", 3
 
 
 @dataclass(frozen=True)
@@ -167,18 +168,16 @@ def _rate_task(claim: Claim, gains: list[dict[str, Any]], spec: dict[str, Any]) 
         ),
         None,
     )
-    marked = [name for name in spec["marked_judges"] if spec["judged_tasks"][name] == task]
-    if marked:
-        return _not_tested(
-            claim, f"needs judges of another family than the encoder's, not {', '.join(marked)}"
-        )
-    if row is None or row["n_seeds"] < LEAST_SEEDS or math.isnan(row["holm_ci_low"]):
+    if row is None:
         return _not_tested(claim)
-    if row["rate_overlap"] < LEAST_OVERLAP:
-        return _not_tested(
-            claim,
-            f"needs rates that overlap by {LEAST_OVERLAP:.0%}, not {row['rate_overlap']:.0%}; train anew",
-        )
+    if marked := [name for name in spec["marked_judges"] if spec["judged_tasks"][name] == task]:
+        reason = f"needs judges of another family than the encoder's, not {', '.join(marked)}"
+        return _not_tested(claim, reason)
+    if row["n_seeds"] < LEAST_SEEDS or math.isnan(row["holm_ci_low"]):
+        return _not_tested(claim)
+    if row["rate_overlap"] < LEAST_RATE_OVERLAP:
+        overlap = f"{LEAST_RATE_OVERLAP:.0%}, not {row['rate_overlap']:.0%}"
+        return _not_tested(claim, f"needs rates that overlap by {overlap}; train anew")
     saved = row["bd_rate_percent"]
     parts = [
         f"BD-score over {label(row['anchor'])}, {row['n_seeds']:.0f} seeds",
