@@ -272,6 +272,15 @@ class Plan:
         return json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
 
     @property
+    def trained_arms(self) -> list[str]:
+        """The arms that can be trained: `deep_features` needs a network."""
+        return [
+            arm
+            for arm in self.config["compression"]["arms"]
+            if arm != "deep_features" or self.feature_networks
+        ]
+
+    @property
     def trains_codecs(self) -> bool:
         """Whether this run fine-tunes codecs, or takes those that ship."""
         return self.config["retrain_codecs"] or not self.config["compression"]["weights"]
@@ -584,10 +593,6 @@ def _training_problems(plan: Plan) -> list[str]:
         for point in points
         if point not in known
     ]
-    if "deep_features" in compression["arms"] and not plan.feature_networks:
-        problems.append(
-            "`compression.arms`: 'deep_features' needs a feature_network; choose one, or drop the arm"
-        )
     if len(compression["rhos"]) != len(compression["learning_rates"]):
         problems.append(
             f"`compression`: {len(compression['rhos'])} rhos and {len(compression['learning_rates'])} "
@@ -616,7 +621,8 @@ def _judge_problems(plan: Plan) -> list[str]:
     test, validation = (
         [name for name in plan.judges[group] if name in machines] for group in ("test", "validation")
     )
-    seen = config["folds"][config["compression"]["fold"]]["seen"]
+    chosen = config["folds"][config["compression"]["fold"] :][:1]  # none: a problem of its own
+    seen = [name for fold in chosen for name in fold["seen"]]
     families = {machines[name]["family"]: name for name in seen if name in machines}
     problems = []
     for name in test:

@@ -4,7 +4,7 @@
 COMPRESSION = config["compression"]
 CODECS = [
     f"{arm}-{point}-s{seed}"
-    for arm in COMPRESSION["arms"]
+    for arm in plan.trained_arms
     for point in COMPRESSION["points"]
     for seed in range(COMPRESSION["seeds"])
 ]
@@ -114,7 +114,7 @@ rule codec_manifest:
     input:
         codecs=[plan.own("compression", "codecs", f"{name}.safetensors") for name in CODECS],
         records=[plan.own("compression", "codecs", f"{name}.json") for name in CODECS],
-        choices=expand(rules.codec_choice.output.choice, arm=COMPRESSION["arms"]),
+        choices=expand(rules.codec_choice.output.choice, arm=plan.trained_arms),
         code=steps.code("codec_manifest"),
     output:
         manifest=plan.own("compression", "codecs", "manifest.json"),
