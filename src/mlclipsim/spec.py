@@ -67,7 +67,7 @@ SEEDLESS = frozenset({"human_images", "human_baselines", "human_predictions", "h
 _COMMON = ("fold", "mosaic", "train", "validation", "steps", "batch", "quantile_rate", "validations")
 _TRAINING = {
     "codec_trial": (*_COMMON, "balance_images", "trial_point", "rhos", "learning_rate", "learning_rates"),
-    "codec_choice": ("mosaic", "validation", "trial_point"),
+    "codec_choice": ("mosaic", "trial_images", "trial_point"),
     "codec_arm": (*_COMMON, "balance_images"),
     "codec_check": (*_COMMON, "balance_images"),
     "rate_task": ("fold",),
@@ -603,7 +603,7 @@ def _training_problems(plan: Plan) -> list[str]:
         problems.append(
             f"`compression.fold` is {fold}, expected one of {len(plan.config['folds'])} folds, from 0"
         )
-    for part in ("train", "validation"):
+    for part in ("train", "validation", "trial_images"):
         count, each = sum(compression[part].values()), compression["mosaic"] ** 2
         if count % each:
             problems.append(

@@ -22,7 +22,7 @@ COMPRESSION = {
     "learning_rates": [0.1, 0.2],
     "trial_point": "q1",
     "mosaic": 1,
-    "validation": {"codec_val": 3},
+    "trial_images": {"codec_val": 3},
 }
 
 

@@ -35,7 +35,7 @@ def choose(spec: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Path
     """
     torch.set_num_threads(int(spec["threads"]))
     compression, entry = spec["compression"], spec["codec"]["entry"]
-    mosaics = list(load_images(compression["validation"], spec, inputs.get("references")))
+    mosaics = list(load_images(compression["trial_images"], spec, inputs.get("references")))
     tasks = sorted({judge["task"] for judge in spec["choosing"].values()})
     judges = load_judges(
         spec["choosing"], inputs["voters"], split(mosaics, compression["mosaic"]), spec["batch_size"], tasks
