@@ -54,6 +54,7 @@ def invent(
     values = 0.6 - np.linspace(0.02, 0.12, len(LAYERS)) * effects
     similarities = pd.DataFrame(values, columns=LAYERS)
     tables["similarities"] = pd.concat([images[["image_id", "reference_id"]], similarities], axis=1)
+    tables["products"] = _products(images, values)
     utility = pd.Series(values @ PLANTED, index=images["image_id"])
     tables |= _votes(rng, pairs, pairs["image_a"].map(utility) - pairs["image_b"].map(utility))
     unrelated = np.random.default_rng(1)  # the votes do not come from these
@@ -96,6 +97,16 @@ def invent(
         write_table(paths[name], table, name)
     folds = [{group: list(names) for group, names in VOTERS.items()}]
     return SimpleNamespace(tables=SimpleNamespace(**tables), paths=paths, folds=folds, seed=20261122)
+
+
+def _products(images: pd.DataFrame, values: np.ndarray) -> pd.DataFrame:
+    """Every similarity as a sum over four channels, the first of which knows all that differs."""
+    share = np.array([1.0, 0.0, 0.0, 0.0])
+    rest = np.random.default_rng(5).normal(0, 0.03, (*values.shape, 4))
+    rest -= rest.mean(axis=-1, keepdims=True)  # other channels' differences cancel
+    terms = (values[..., None] * share + rest).astype(np.float16)
+    columns = {name: list(terms[:, number]) for number, name in enumerate(LAYERS)}
+    return images[["image_id", "reference_id"]].assign(**columns)
 
 
 def _images(

@@ -224,6 +224,43 @@ def test_processes_and_other_references_change_no_byte(small, tmp_path):
     assert kept.equals(rest)
 
 
+def test_a_further_metric_does_not_score_the_others_again(small, tmp_path, monkeypatch, caplog):
+    """Nor does a second run; other images, another variant of a metric or a damaged file do."""
+    paths, images, _ = small
+    scored = []
+    real = baselines._score_all
+
+    def watched(metrics, *rest):
+        scored.append(sorted(metrics))
+        return real(metrics, *rest)
+
+    monkeypatch.setattr(baselines, "_score_all", watched)
+
+    def run(names, change=(), inputs=paths):
+        asked = {name: CATALOG[name] for name in names}
+        if change:
+            asked[change[0]] = asked[change[0]] | change[1]
+        out = tmp_path / "scores.parquet"
+        baselines.score({"metrics": asked, "cache": str(tmp_path / "kept")}, inputs, {"scores": out})
+        return out.read_bytes()
+
+    run(["psnr", "ssim"])
+    both = run(["psnr", "ssim", "gmsd"])
+    assert scored == [["psnr", "ssim"], ["gmsd"]]
+    assert run(["gmsd", "psnr", "ssim"]) == both
+    assert len(scored) == 2
+    run(["psnr", "ssim"], ("ssim", {"arguments": {"downsample": True}, "variant": "smaller"}))
+    assert scored[2:] == [["ssim"]]
+    (kept,) = (tmp_path / "kept").glob("gmsd-*.parquet")
+    kept.write_bytes(kept.read_bytes()[:-9])
+    assert run(["psnr", "ssim", "gmsd"]) == both
+    assert scored[3:] == [["gmsd"]]
+    assert "made again" in caplog.text
+    write_table(tmp_path / "fewer.parquet", images.iloc[1:], "images")
+    run(["psnr", "ssim"], inputs=paths | {"images": tmp_path / "fewer.parquet"})
+    assert scored[4:] == [["psnr", "ssim"]]
+
+
 def test_a_metric_without_its_weights_has_no_row_and_fails_nothing(small, tmp_path, hub, caplog):
     scores = _score(small[0], tmp_path, metrics={name: CATALOG[name] for name in ("psnr", "lpips")})
     assert set(scores["metric"]) == {"psnr"}

@@ -348,4 +348,23 @@ def test_temperatures_of_the_machines_that_judge_come_with_their_seed():
 def test_a_data_set_without_opinions_is_refused():
     found = problems(preset="local", human={"datasets": ["kodak", "tid2031"]})
     assert any("'kodak' holds no opinions of people" in problem for problem in found)
+    found = problems(human={"datasets": ["mpd"]}, machine_iqa={"datasets": ["live", "miqd"]})
+    assert any("`human.datasets`: 'mpd' holds no opinions of people; take some of" in p for p in found)
+    assert any("`machine_iqa.datasets`: 'live' holds no opinions of machines" in p for p in found)
+    assert not any("'miqd' holds no" in problem for problem in found)
+
+
+def test_tables_3_and_2_know_the_data_sets_of_people_and_of_machines():
+    plan = load({"preset": "local", "machine_iqa": {"datasets": ["miqd"]}}, planning=True)
+    people, machines = plan.slice("human_iqa"), plan.slice("machine_iqa")
+    assert people["datasets"] == ["tid2013-rederived"]
+    assert machines["datasets"] == ["miqd"]
+    assert set(machines["known"]) == {"mpd", "miqd", "miqd-det", "miqd-ins"}
+    assert "live" in people["known"]
+    assert not set(people["known"]) & set(machines["known"])
+    assert machines["known"]["mpd"].endswith("and a place in machine_iqa.datasets")
+
+
+def test_a_data_set_unknown_to_the_catalog_is_refused():
+    found = problems(preset="local", human={"datasets": ["kodak", "tid2031"]})
     assert any("'tid2031' is unknown; did you mean 'tid2013'?" in problem for problem in found)

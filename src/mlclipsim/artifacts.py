@@ -142,6 +142,8 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     # One row per image; further columns are `layer_<index>` in the encoder's order and `global`.
     "similarities": pa.schema([("image_id", _ID), ("reference_id", _ID)]),
+    # The same, of the main encoder by channel: lists of float16, which sum to those similarities.
+    "products": pa.schema([("image_id", _ID), ("reference_id", _ID)]),
     # One row per (image, metric). `score` keeps the metric's own direction (`higher_is_better`).
     "scores": pa.schema([("image_id", _ID), ("metric", _NAME), ("variant", _NAME), ("score", pa.float64())]),
     # What people said of an image: `rating` as published, `higher_is_better` says which way it points.
@@ -384,7 +386,7 @@ def write_table(path: Path | str, frame: pd.DataFrame | pa.Table, schema: str) -
 
 
 @contextmanager
-def stream_table(path: Path | str, schema: str) -> Iterator[Callable[[pd.DataFrame], None]]:
+def stream_table(path: Path | str, schema: str) -> Iterator[Callable[[pd.DataFrame | pa.Table], None]]:
     """Yield ``append(frame)`` for tables that do not fit in memory: each call writes one row group.
 
     The file appears, whole, when the block ends without an error. Without any call it is an empty table.
@@ -392,7 +394,7 @@ def stream_table(path: Path | str, schema: str) -> Iterator[Callable[[pd.DataFra
     with atomic(path) as temporary:
         writer: pq.ParquetWriter | None = None
 
-        def append(frame: pd.DataFrame) -> None:
+        def append(frame: pd.DataFrame | pa.Table) -> None:
             nonlocal writer
             table = _as_declared(frame, schema)
             if writer is None:
@@ -443,7 +445,8 @@ def iterate_table(
     path: Path | str, schema: str, columns: list[str] | None = None, *, rows: int = 256
 ) -> Iterator[pd.DataFrame]:
     """:func:`read_table` in pieces of ``rows`` rows, so that any number of images fits a flat memory."""
-    with _checked(path, schema), pq.ParquetFile(path) as stored:
+    # Buffered ahead, as is pyarrow's default, a file stays in memory whole until its end.
+    with _checked(path, schema), pq.ParquetFile(path, pre_buffer=False) as stored:
         batches = stored.iter_batches(rows, columns=columns)
         while (batch := next(batches, None)) is not None:
             yield _plain(pa.Table.from_batches([batch]))

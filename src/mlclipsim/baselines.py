@@ -18,8 +18,12 @@ numbers each variant meets, and to what tolerance: docs/metrics.md.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import importlib.metadata
 import importlib.util
+import inspect
+import json
 import logging
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -176,6 +180,9 @@ def score(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path
     A metric that lacks its library or weights has no row; the log says what it lacks, and whoever reads the
     scores knows its ``needs`` from the catalog. A score that is not a number stays in the table as such, and
     is reported, so that it can be counted what to exclude.
+
+    With ``cache``, a folder, a metric's scores are kept there under what they depend on (:func:`_key`): a
+    further metric in the list does not score the others again.
     """
     metrics = {}
     for name, entry in spec["metrics"].items():
@@ -192,23 +199,68 @@ def score(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path
             f"expected images and metrics to score, got {total} images of roles {roles} "
             f"and {len(metrics)} metrics; correct roles or metrics"
         )
-    workers = joblib.Parallel(n_jobs=int(spec.get("threads", 1)), return_as="generator")
-    results = workers(
-        joblib.delayed(_score_chunk)(metrics, int(spec.get("batch_size", 32)), chunk)
-        for chunk in _chunks(inputs, roles)
-    )
-    parts = []
-    with tqdm(total=total, desc="baselines", unit="image") as progress:
-        for part in results:
-            parts.append(part)
-            progress.update(part["image_id"].nunique())
-    frame = pd.concat(parts, ignore_index=True).sort_values(
+    batch_size = int(spec.get("batch_size", 32))
+    stored: dict[str, Path] = {}
+    if spec.get("cache"):
+        files = {name: sha256_of(path) for name, path in inputs.items()}
+        for name, entry in metrics.items():
+            stored[name] = Path(spec["cache"]) / f"{name}-{_key(entry, files, roles, batch_size)}.parquet"
+    known = {name: frame for name, path in stored.items() if (frame := _recall(path)) is not None}
+    new = {name: entry for name, entry in metrics.items() if name not in known}
+    if known:
+        log.info("scored before: %s", ", ".join(known))
+    if new:
+        found = _score_all(new, inputs, roles, batch_size, int(spec.get("threads", 1)), total)
+        for name, part in found.groupby("metric"):
+            known[str(name)] = part
+            if stored:
+                write_table(stored[str(name)], part, "scores")
+    frame = pd.concat(known.values(), ignore_index=True).sort_values(
         ["metric", "variant", "image_id"], ignore_index=True
     )
     for name, count in frame["score"].isna().groupby(frame["metric"]).sum().items():
         if count:
             log.warning("%s: %d of %d scores are not numbers", name, count, total)
     write_table(outputs["scores"], frame, "scores")
+
+
+def _key(entry: dict[str, Any], files: dict[str, str], roles: list[str], batch_size: int) -> str:
+    """Of all that a metric's scores depend on: images, metric and variant, this code, the libraries."""
+    asked = {name: entry.get(name) for name in ("library", "function", "arguments", "colour", "variant")}
+    shown = {name: entry.get(name) for name in ("higher_is_better", "class")}
+    library = entry.get("library", "piq")
+    packages = {"torch", "torchvision", library} - {"mlclipsim"}
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    code = [sha256_of(Path(path)) for path in (__file__, deep_features.__file__, inspect.getfile(resize))]
+    everything = [asked, shown, entry.get("files"), versions, code, files, sorted(roles), batch_size]
+    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _recall(path: Path) -> pd.DataFrame | None:
+    try:
+        return read_table(path, "scores") if path.exists() else None
+    except ArtifactError as error:
+        log.warning("%s; its scores are made again", error)
+        return None
+
+
+def _score_all(
+    metrics: dict[str, dict[str, Any]],
+    inputs: dict[str, Path],
+    roles: list[str],
+    batch_size: int,
+    workers: int,
+    total: int,
+) -> pd.DataFrame:
+    results = joblib.Parallel(n_jobs=workers, return_as="generator")(
+        joblib.delayed(_score_chunk)(metrics, batch_size, chunk) for chunk in _chunks(inputs, roles)
+    )
+    parts = []
+    with tqdm(total=total, desc="baselines", unit="image") as progress:
+        for part in results:
+            parts.append(part)
+            progress.update(part["image_id"].nunique())
+    return pd.concat(parts, ignore_index=True)
 
 
 _Stored = tuple[str, bytes, list[tuple[str, bytes]]]  # reference_id, its image, (image_id, image) of each

@@ -50,7 +50,8 @@ def _guarded(debug: bool, call: Any, arguments: Any) -> int:
             raise
         if isinstance(error, ModuleNotFoundError):
             package = (error.name or "").partition(".")[0]
-            error = RuntimeError(f"this needs {package}, which is not here; pip install 'mlclipsim[suite]'")
+            extra = "codecs" if package == "compressai" else "suite"
+            error = RuntimeError(f"this needs {package}, which is not here; pip install 'mlclipsim[{extra}]'")
         wrong = isinstance(error, UsageError)
         text = str(error) if wrong else " ".join(str(error).split())  # a configuration's problems are a list
         print(f"mlclipsim: {text or type(error).__name__}", file=sys.stderr)

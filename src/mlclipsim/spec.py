@@ -43,7 +43,7 @@ __all__ = [
 
 CATALOGS = ("codecs", "datasets", "encoders", "machines", "metrics")
 # How fast a step runs, not what it studies: not in digests (changing one reruns a step in place).
-EXECUTION = frozenset({"threads", "batch_size"})
+EXECUTION = frozenset({"threads", "batch_size", "cache"})
 # Steps that spread over processes: `workers` of them, one thread each.
 IN_PROCESSES = frozenset({"pcmp_images", "baselines", "rate_task"})
 # The steps whose results runs share, and those that each reads.
@@ -56,11 +56,14 @@ PARENTS: dict[str, tuple[str, ...]] = {
     "votes": ("pcmp_pairs", "predictions"),
     "baselines": ("pcmp_images",),
     "similarities": ("pcmp_images",),
+    "channel_similarities": ("pcmp_images",),
     "human_images": (),
     "human_baselines": ("human_images",),
     "human_predictions": ("human_images", "predictions"),
     "human_similarities": ("human_images",),
 }
+# The key of the config under which data sets are selected, by who judged their images.
+_SELECTED = {"people": "human", "machines": "machine_iqa"}
 # Steps that draw nothing at random: runs of other seeds share them too.
 SEEDLESS = frozenset({"human_images", "human_baselines", "human_predictions", "human_similarities"})
 # What each of the steps that train or show codecs reads of `compression`.
@@ -169,6 +172,7 @@ def load(
         raise ConfigError(problems)  # the checks below would trip over values of the wrong type
 
     plan = Plan(root=root, config=config, catalogs=catalogs, preset_encoder=preset["encoder"])
+    problems += _codec_problems(plan)
     problems += _name_problems(plan)
     problems += _family_problems(plan)
     problems += _judge_problems(plan)
@@ -298,8 +302,8 @@ class Plan:
         """What ``step`` reads of the config, names resolved to catalog entries.
 
         Args:
-            encoder: of ``lit_encoder``, ``similarities``, ``human_similarities``, ``fit`` and
-                ``clip_scores``; None: the main one.
+            encoder: of ``lit_encoder``, ``fit``, ``clip_scores`` and the steps that compare images by an
+                encoder; None: the main one.
             dataset: of the steps in :data:`SEEDLESS`, one each per data set that people judged.
             item: what else tells the files of one step apart, passed on to it: ``arm``, ``point``, ...
         """
@@ -311,6 +315,8 @@ class Plan:
             "feature_network": ("machines", config["feature_network"]),
         }
         encoder = encoder or self.encoder
+        judges = "machines" if step == "machine_iqa" else "people"
+        selected = _SELECTED[judges]
         resolved = {
             "references": config["references"]
             | {"dataset": self.entry("datasets", config["references"]["source"])},
@@ -321,9 +327,8 @@ class Plan:
             "towers": list(dict.fromkeys([*self.encoders, self.untrained])),
             "dataset": {"name": dataset, "entry": self.entry("datasets", dataset)} if dataset else None,
             "known": {
-                name: entry["needs"]
-                for name, entry in self.catalogs["datasets"].items()
-                if entry.get("opinions")
+                name: f"{self.catalogs['datasets'][name]['needs']}, and a place in {selected}.datasets"
+                for name in self.judged_by(judges)
             },
             **{
                 key: {"name": name, "entry": self.entry(catalog, name)} if name else None
@@ -347,8 +352,10 @@ class Plan:
                     for images in config["rate_task"]["images"]
                 ]
             },
+            "datasets": config[selected]["datasets"],
             "image_size": config["references"]["size"],
             "run": self.run,
+            "cache": f"results/{self.preset}/shared/scored",
             "threads": config["workers"] if step in IN_PROCESSES else config["threads"],
         }
         document = ("preset", "run", "style")
@@ -361,8 +368,9 @@ class Plan:
             "predictions": ("voters", "batch_size"),
             "votes": ("votes", "folds"),
             "similarities": ("encoder", "batch_size"),
+            "channel_similarities": ("encoder", "batch_size"),
             "fit": ("fit", "encoder"),
-            "baselines": ("metrics", "roles", "batch_size"),
+            "baselines": ("metrics", "roles", "batch_size", "cache"),
             "clip_scores": ("encoder",),
             "preference": ("benchmark", "folds", "metrics", "encoder"),
             "severity": ("benchmark",),
@@ -373,10 +381,11 @@ class Plan:
             "data_size": ("ablation", "benchmark", "folds"),
             "table_8": (*document, "benchmark", "folds", "votes"),
             "human_images": ("dataset",),
-            "human_baselines": ("metrics", "roles", "batch_size"),
+            "human_baselines": ("metrics", "roles", "batch_size", "cache"),
             "human_predictions": ("voters", "batch_size"),
             "human_similarities": ("encoder", "batch_size"),
-            "human_iqa": ("human", "benchmark", "metrics", "votes", "known"),
+            "human_iqa": ("datasets", "benchmark", "metrics", "votes", "known"),
+            "machine_iqa": ("datasets", "benchmark", "metrics", "votes", "known"),
             "figure_7": (*document, "human", "votes"),
             "codec_trial": trained,
             "codec_choice": ("codec", "compression", "references", "choosing", "batch_size"),
@@ -411,7 +420,7 @@ class Plan:
 
     def _parents(self, step: str, encoder: str | None) -> tuple[str, ...]:
         source = self.entry("encoders", encoder or self.encoder)["source"]
-        made = step in ("similarities", "human_similarities") and source == "lit"
+        made = step.endswith("similarities") and source == "lit"
         return (*PARENTS[step], "lit_encoder") if made else PARENTS[step]
 
     def shared(self, step: str, name: str, encoder: str | None = None, dataset: str | None = None) -> str:
@@ -420,9 +429,17 @@ class Plan:
         place = f"{dataset}/{name}" if dataset else name
         return f"results/{self.preset}/shared/{what}-{self.digest(step, encoder, dataset)}/{place}"
 
-    def judged(self, step: str, name: str, encoder: str | None = None) -> list[str]:
-        """Paths of a file that each selected data set of people's opinions has, in their order."""
-        datasets = self.config["human"]["datasets"]
+    def judged_by(self, judges: str) -> list[str]:
+        """The data sets of the catalog whose images people or machines rated or compared."""
+        return [
+            name
+            for name, entry in self.catalogs["datasets"].items()
+            if entry.get("opinions") and entry.get("judges", "people") == judges
+        ]
+
+    def judged(self, judges: str, step: str, name: str, encoder: str | None = None) -> list[str]:
+        """Paths of a file that each selected data set has, in their order; by ``people`` or ``machines``."""
+        datasets = self.config[_SELECTED[judges]]["datasets"]
         return [self.shared(step, name, encoder, dataset=dataset) for dataset in datasets]
 
     def own(self, *parts: str) -> str:
@@ -515,6 +532,18 @@ def _malformed(config: Mapping[str, Any], template: Mapping[str, Any]) -> bool:
     )
 
 
+def _codec_problems(plan: Plan) -> list[str]:
+    """Codecs of one id: a stream would not say which of them wrote it."""
+    codecs = plan.catalogs["codecs"].items()
+    ids = {name: entry["id"] for name, entry in codecs if isinstance(entry, dict) and "id" in entry}
+    first: dict[int, str] = {}
+    return [
+        f"catalog/codecs.yaml: {name!r} has the id {number} of {first[number]!r}; take a free one"
+        for name, number in ids.items()
+        if first.setdefault(number, name) != name
+    ]
+
+
 def _name_problems(plan: Plan) -> list[str]:
     """Names that their catalog lacks."""
     config = plan.config
@@ -525,7 +554,7 @@ def _name_problems(plan: Plan) -> list[str]:
         ("folds", "machines", plan.voters),
         ("metrics", "metrics", config["metrics"]),
         ("feature_network", "machines", plan.feature_networks),
-        ("human.datasets", "datasets", config["human"]["datasets"]),
+        *((f"{key}.datasets", "datasets", config[key]["datasets"]) for key in _SELECTED.values()),
         ("compression.codec", "codecs", [config["compression"]["codec"]]),
         *(
             (f"compression.judges.{group}", "machines", config["compression"]["judges"][group])
@@ -540,12 +569,13 @@ def _name_problems(plan: Plan) -> list[str]:
         for name in names
         if name not in plan.catalogs[catalog]
     ]
-    datasets = plan.catalogs["datasets"]
-    problems += [
-        f"`human.datasets`: {name!r} holds no opinions of people; take one with `opinions` in its entry"
-        for name in config["human"]["datasets"]
-        if name in datasets and not datasets[name].get("opinions")
-    ]
+    for judges, key in _SELECTED.items():
+        problems += [
+            f"`{key}.datasets`: {name!r} holds no opinions of {judges}; take some of "
+            f"{', '.join(plan.judged_by(judges))}"
+            for name in config[key]["datasets"]
+            if name in plan.catalogs["datasets"] and name not in plan.judged_by(judges)
+        ]
     return problems
 
 
@@ -671,6 +701,7 @@ def _controls(encoders: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any
 def _missing_files(plan: Plan) -> list[str]:
     """Files of data set, voters and encoders that are not there, but for what a library downloads."""
     towers = plan.encoders
+    judged = [name for key in _SELECTED.values() for name in plan.config[key]["datasets"]]
     places: dict[str, str] = {}
     for catalog, key, names in (
         (
@@ -678,11 +709,11 @@ def _missing_files(plan: Plan) -> list[str]:
             "path",
             [
                 plan.config["references"]["source"],
-                *plan.config["human"]["datasets"],
+                *judged,
                 *(images["source"] for images in plan.config["rate_task"]["images"]),
             ],
         ),
-        ("datasets", "photographs", plan.config["human"]["datasets"]),
+        ("datasets", "photographs", judged),
         (
             "machines",
             "weights",

@@ -26,6 +26,8 @@ class Step:
     report: bool = False  # makes a table, a figure or the claims: its outputs get a provenance file
 
 
+_PER_DATASET = frozenset({"ratings", "pairs", "baselines", "similarities", "untrained", "predictions"})
+
 STEPS = {
     "references": Step("datasets.references:build"),
     "lit_encoder": Step("lit:train"),
@@ -34,6 +36,7 @@ STEPS = {
     "predictions": Step("pcmp.vote:predict"),
     "votes": Step("pcmp.vote:cast"),
     "similarities": Step("similarities:build"),
+    "channel_similarities": Step("similarities:build"),
     "fit": Step("fit:learn"),
     "baselines": Step("baselines:score"),
     "clip_scores": Step("fit:score"),
@@ -48,10 +51,8 @@ STEPS = {
     "human_baselines": Step("baselines:score"),
     "human_predictions": Step("pcmp.vote:predict"),
     "human_similarities": Step("similarities:build"),
-    "human_iqa": Step(
-        "benchmarks.human_iqa:evaluate",
-        lists=frozenset({"ratings", "pairs", "baselines", "similarities", "untrained", "predictions"}),
-    ),
+    "human_iqa": Step("benchmarks.human_iqa:evaluate", lists=_PER_DATASET),
+    "machine_iqa": Step("benchmarks.human_iqa:evaluate", lists=_PER_DATASET),
     "codec_trial": Step("compression.fine_tuning:try_setting"),
     "codec_choice": Step("compression.trials:choose", lists=frozenset({"codecs", "records"})),
     "codec_arm": Step("compression.fine_tuning:fine_tune"),
@@ -98,13 +99,13 @@ def code(step: str) -> list[str]:
     return module_code(STEPS[step].call.split(":")[0])
 
 
-def options(files: Mapping[str, str | Sequence[str]]) -> list[str]:
-    """``--input name=path ...`` of a rule's input whose names may be without files: those are left out."""
+def options(files: Mapping[str, str | Sequence[str]], option: str = "--input") -> list[str]:
+    """``--input name=path ...`` of a rule's files, of which some names may be without: those are left out."""
     words = []
     for name, paths in files.items():
         listed = [paths] if isinstance(paths, str) else list(paths)
         if listed and name != "code":
-            words += ["--input", f"{name}={listed[0]}", *listed[1:]]
+            words += [option, f"{name}={listed[0]}", *listed[1:]]
     return words
 
 

@@ -172,7 +172,7 @@ def test_votes_cast_again_are_those_of_the_step(invented_pcmp, invented_weights,
     ballots = Ballots(study, invented_pcmp.folds, usual["votes"], inputs["voters"])
     for change in ({}, {"divergence": "logit_cosine"}, {"tie_log": 0.0, "tie_bounded": 0.05}):
         expected = Study.read(_spec(invented_pcmp), inputs | cast(VOTES | change))
-        found = ballots.cast(inputs["predictions"], VOTES | change)
+        found = ballots.cast(predictions, VOTES | change)
         for group in ("seen", "held_out"):
             np.testing.assert_allclose(found[group], expected.labels[group])
     of_joe = ballots.of_task("detection")

@@ -80,7 +80,7 @@ def test_a_row_for_every_metric(spec, weights, tmp_path, monkeypatch):
     for direction in ("", "_backward"):
         low, middle, high = (ran[f"{name}{direction}"] for name in ("ms_low", "ms_per_image", "ms_high"))
         assert ((low > 0) & (low <= middle) & (middle <= high)).all()
-    assert (ran["ms_per_image"] < ran["ms_per_image_backward"]).all()
+    assert ran["ms_per_image"]["ml_clipsim"] < ran["ms_per_image_backward"]["ml_clipsim"]
     assert ran["ms_per_image"]["ml_clipsim"] > 5 * ran["ms_per_image"]["psnr"]
     assert ran["peak_mib"].tolist() == [3.0] * 4
     assert ran["peak_mib_backward"].tolist() == [5.0] * 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,9 @@ def test_saved_weights_are_half_of_it_and_all_that_is_evaluated(
     assert set(stored) == {name for name, _ in model.named_parameters()}
     assert {value.dtype for value in stored.values()} == {torch.float16}
     entry = {"model": FACTORIZED, "channels": [12, 16], "points": {"q1": {"lambda": 0.0018}}}
+    state = torch.random.get_rng_state()
     loaded = codecs.load(entry, "q1", path)
+    assert torch.equal(torch.random.get_rng_state(), state)
     codecs.save(loaded, tmp_path / "again.safetensors")
     assert path.read_bytes() == (tmp_path / "again.safetensors").read_bytes()
     codec = LearnedCodec(loaded)
@@ -150,7 +153,14 @@ def test_checkpoints_of_compressai_keep_their_tables(tmp_path: Path, random_code
     model = random_codec("bmshj2018-hyperprior")
     state = model.state_dict()
     state["entropy_bottleneck._quantized_cdf"] = state["entropy_bottleneck._quantized_cdf"] + 1
-    torch.save({"network": state}, tmp_path / "checkpoint.pth.tar")
+    names = {
+        "matrices.": "_matrix",
+        "biases.": "_bias",
+        "factors.": "_factor",
+    }  # as in CompressAI's own files
+    old = {re.sub("|".join(names), lambda m: names[m[0]], key): value for key, value in state.items()}
+    assert "entropy_bottleneck._matrix0" in old
+    torch.save({"network": old}, tmp_path / "checkpoint.pth.tar")
     digest = sha256_of(tmp_path / "checkpoint.pth.tar")
     point = {"lambda": 0.01, "weights": str(tmp_path / "checkpoint.pth.tar"), "sha256": digest}
     entry = {"model": "bmshj2018-hyperprior", "channels": [8, 12], "points": {"q3": point}}
@@ -185,7 +195,7 @@ def test_refuses_weights_that_do_not_fit(tmp_path: Path, random_codec: Make) -> 
 def test_refuses_models_that_are_not_there() -> None:
     with pytest.raises(ValueError, match="model 'vvc' is unknown; expected one of bmshj2018-factorized"):
         codecs.build("vvc", (8, 12))
-    with pytest.raises(ValueError, match=r"cheng2020-anchor: expected 1 numbers of channels, got \[8, 12\]"):
+    with pytest.raises(ValueError, match=r"cheng2020-anchor: expected channels \[N\], got \[8, 12\]"):
         codecs.build("cheng2020-anchor", (8, 12))
     with pytest.raises(ValueError, match=r"got none; call update_tables\(model\)"):
         LearnedCodec(codecs.build(FACTORIZED, (8, 12)))
@@ -207,8 +217,43 @@ def test_catalog_names_compressais_own_networks(name: str, tmp_path: Path, monke
         path, digest = codecs.weights_file(entry, point)
         assert path.parent == tmp_path / "checkpoints"
         assert f"-{point[1:]}-{digest}.pth.tar" in path.name
-        with pytest.raises(ArtifactError, match="fetch them"):
+        with pytest.raises(ArtifactError, match="found none; fetch or train them"):
             codecs.load(entry, point)
+
+
+def test_fetches_by_compressais_own_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its download is played by a file of another content, which loading then refuses by its digest."""
+    from compressai.zoo import image
+
+    def download(url: str, progress: bool) -> dict[str, torch.Tensor]:
+        path = tmp_path / "checkpoints" / url.rpartition("/")[2]
+        path.parent.mkdir()
+        network = codecs.build(FACTORIZED, (128, 192))
+        codecs.update_tables(network)
+        torch.save(network.state_dict(), path)
+        return network.state_dict()
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(image, "load_state_dict_from_url", download)
+    entry = CATALOG[FACTORIZED]
+    path = codecs.fetch(entry, "q1")
+    assert path == tmp_path / "checkpoints" / "bmshj2018-factorized-prior-1-446d5c7f.pth.tar"
+    with pytest.raises(ArtifactError, match="expected sha256 446d5c7f, got"):
+        codecs.load(entry, "q1")
+    loaded = codecs.load(entry, "q1", path)  # a file of one's own is what one says it is
+    assert (loaded.N, loaded.M) == (128, 192)
+
+
+def test_says_which_points_lack_weights_or_channels(tmp_path: Path) -> None:
+    points = {"q9": {"lambda": 0.3}}
+    with pytest.raises(ValueError, match="q9: expected weights, since CompressAI has none for mse"):
+        codecs.load({"model": FACTORIZED, "pretrained": "mse", "points": points}, "q9")
+    (tmp_path / "w.safetensors").touch()
+    with pytest.raises(ValueError, match="q9: expected channels, since CompressAI has no such network"):
+        codecs.load({"model": FACTORIZED, "points": points}, "q9", tmp_path / "w.safetensors")
+    own = {"q1": {"lambda": 0.3, "weights": "mine.pth", "sha256": "0" * 64}}
+    with pytest.raises(ValueError, match="nothing to fetch"):
+        codecs.fetch({"model": FACTORIZED, "points": own}, "q1")
 
 
 @pytest.fixture(scope="module", params=["bmshj2018-factorized", "bmshj2018-hyperprior"])

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlclipsim import cli
-from mlclipsim.compression import codecs, coding
+from mlclipsim.compression import codecs, coding, container
 from mlclipsim.images import read_image, write_png
 
 Photograph = Callable[[int, int], np.ndarray]
@@ -44,8 +44,7 @@ def folder(tmp_path_factory, random_codec, photograph) -> Path:
 def catalog(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entries = yaml.safe_load((folder / "codecs.yaml").read_text(encoding="utf-8"))
     monkeypatch.setattr(coding, "catalog", lambda: entries)
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "CUDA_VISIBLE_DEVICES"):
-        monkeypatch.setenv(variable, "1")  # which the command line sets, put back
+    monkeypatch.setattr(cli, "_limit", lambda threads, gpus: None)  # the tests' own environment stays
 
 
 @pytest.mark.parametrize(
@@ -64,6 +63,7 @@ def test_round_trip(name: str, quality: int, overhead: int, folder: Path, tmp_pa
     assert f"{overhead} bytes of container" in said
     rows, columns = codec.padding((50, 77))
     assert ("padding" in said) == bool(rows)
+    assert ("sure to decode only" in said) == (name == "tiny-hyperprior")
     if rows:
         assert f"{columns} columns and {rows} rows of padding" in said
 
@@ -144,6 +144,13 @@ def test_refuses_codecs_and_qualities_that_are_not_there(folder: Path, tmp_path:
     code, text = _refusal(capsys, *command, "webp", "--quality", "101")
     assert (code, "webp: expected a quality from 0 to 100, got 101" in text) == (1, True)
     assert not list(tmp_path.iterdir())
+
+
+def test_streams_of_codecs_that_left_the_catalog_are_refused(folder: Path, tmp_path: Path) -> None:
+    data = container.pack(container.Header(99, 2, b"abc", (50, 77)), (b"something",))
+    (tmp_path / "old.bin").write_bytes(data)
+    with pytest.raises(ValueError, match=r"written by codec 99, which config/catalog/codecs\.yaml lacks"):
+        coding.decompress(tmp_path / "old.bin", tmp_path / "old.png")
 
 
 def test_lists_codecs(capsys) -> None:

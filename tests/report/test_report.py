@@ -39,9 +39,12 @@ def inputs(
     invented_ablation,
     tmp_path_factory,
 ):
-    cost = tmp_path_factory.mktemp("cost") / "cost.parquet"
+    folder = tmp_path_factory.mktemp("others")
+    cost, correlations = folder / "cost.parquet", folder / "correlations.parquet"
     write_table(cost, _costs(), "cost")
-    made = invented_preference | invented_ablation | {"severity": invented_severity["severity"], "cost": cost}
+    write_table(correlations, _judged_by_machines(), "correlations")
+    others = {"severity": invented_severity["severity"], "cost": cost, "correlations": correlations}
+    made = invented_preference | invented_ablation | others
     return invented_pcmp.paths | made | {"weights": [invented_weights]}
 
 
@@ -61,6 +64,25 @@ def _costs() -> pd.DataFrame:
     frame = pd.DataFrame([nothing | same | row for row in rows])
     counts, measured = ["n_parameters", "macs"], [name for name in table_7.MEASURED if name != "processor"]
     return frame.astype(dict.fromkeys(counts, "Int64") | dict.fromkeys(measured, float))
+
+
+def _judged_by_machines():
+    """MIQD with ratings, a set with pairs, and MPD, which is not there."""
+    rows = [
+        ("miqd", "ml_clipsim", "fitted", "ours", {"srcc": 0.71, "n": 900, "n_excluded": 2}),
+        ("miqd", "psnr", "rgb", "fidelity", {"srcc": -0.2, "n": 902}),
+        ("miqd", "machine_utility", "all voters", "control", {"srcc": 0.8, "n": 902}),
+        ("miqd", "lpips", "", "perceptual", {"note": "not run: needs AlexNet weights"}),
+        ("miqd/fog", "ml_clipsim", "fitted", "ours", {"srcc": 0.6, "n": 90}),
+        ("chosen", "ml_clipsim", "fitted", "ours", {"two_afc": 0.66, "n": 50}),
+        ("mpd", "ml_clipsim", "", "ours", {"note": "not run: needs the archive"}),
+    ]
+    keys = ("dataset", "metric", "variant", "class")
+    figures = ["srcc", "krcc", "plcc", "rmse", "two_afc"]
+    figures += ["srcc_ci_low", "srcc_ci_high", "two_afc_ci_low", "two_afc_ci_high"]
+    counts = {"n": 0, "n_references": 9, "n_excluded": 0}
+    empty = dict.fromkeys(figures, np.nan) | counts | {"interval": "none", "note": ""}
+    return pd.DataFrame([empty | dict(zip(keys, row, strict=False)) | row[-1] for row in rows])
 
 
 def _of_refits(inputs, folder):
@@ -197,6 +219,30 @@ def test_table_2_has_the_public_columns_and_reads_well(made):
     assert "95 \\% interval" in tex
     assert "nan |" not in printed
     assert "& nan" not in tex
+
+
+def test_table_2_has_the_benchmarks_of_others(made):
+    table = pd.read_csv(made / "table_2.csv").query("benchmark not in ('pcmp', 'severity')")
+    ours = table[table["metric"] == "ml_clipsim"].set_index(["benchmark", "slice"])
+    assert ours.loc[("miqd", "all"), ["quantity", "estimate", "n_images"]].tolist() == ["srcc", 0.71, 900]
+    assert ours.loc[("miqd", "type=fog"), "estimate"] == 0.6
+    assert ours.loc[("chosen", "all"), ["quantity", "estimate", "n_pairs"]].tolist() == ["2afc", 0.66, 50]
+    assert ours.loc[("mpd", "all"), "note"] == "not run: needs the archive"
+    assert set(table["voters"]) == {"held_out"}
+    lines = (made / "table_2.md").read_text(encoding="utf-8").splitlines()
+    heads = next(line for line in lines if line.startswith("| metric"))
+    cells = {line.split("|")[1].strip(): line.split("|") for line in lines if line.startswith("| ")}
+    srcc = heads.split("|").index(" MIQD SRCC ")
+    assert "**.710**" in cells["ML-CLIPSim"][srcc]
+    assert "-.200" in cells["PSNR"][srcc]
+    assert any("Not run: MPD; docs/machine_iqa.md" in line for line in lines)
+
+
+def test_table_5_has_the_weights_per_channel(made):
+    row = pd.read_csv(made / "table_5.csv").query("factor == 'weights' and voters == 'held_out'")
+    assert row["setting"].tolist() == ["per channel"]
+    printed = (made / "table_5.md").read_text(encoding="utf-8")
+    assert "| weights per channel |" in printed
 
 
 def test_table_4_has_a_row_per_set_of_layers_and_marks_the_choice(made, inputs):

@@ -149,6 +149,7 @@ rule ablation:
         voters=rules.predictions.output.voters,
         predictions=rules.predictions.output.predictions,
         similarities=list(SIMILARITIES.values()),
+        products=plan.shared("channel_similarities", "products.parquet", plan.encoder),
         weights=plan.own("models", plan.encoder, "weights.json"),
         code=steps.code("ablation"),
     output:
@@ -163,6 +164,7 @@ rule ablation:
         "python -m mlclipsim step ablation --spec {params.spec:q} --input pairs={input.pairs:q}"
         " --input labels={input.labels:q} --input votes={input.votes:q} --input voters={input.voters:q}"
         " --input predictions={input.predictions:q} --input similarities={input.similarities:q}"
+        " --input products={input.products:q}"
         " --input weights={input.weights:q} --output ablation={output.ablation:q} > {log:q} 2>&1"
 
 

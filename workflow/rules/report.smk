@@ -40,6 +40,7 @@ rule table_1:
 rule table_2:
     input:
         preference=rules.preference.output.preference,
+        correlations=rules.machine_iqa.output.correlations,
         severity=rules.severity.output.severity,
         code=steps.code("table_2"),
     output:
@@ -59,6 +60,7 @@ rule table_2:
         spec=plan.text("table_2"),
     shell:
         "python -m mlclipsim step table_2 --spec {params.spec:q} --input preference={input.preference:q}"
+        " --input correlations={input.correlations:q}"
         " --input severity={input.severity:q}"
         " --output csv={output.csv:q} --output md={output.md:q} --output tex={output.tex:q}"
         " --output provenance={output.provenance:q} > {log:q} 2>&1"
@@ -343,10 +345,10 @@ rule figure_6:
 
 rule figure_7:
     input:
-        ratings=plan.judged("human_images", "ratings.parquet")[:1],
-        references=plan.judged("human_images", "references.parquet")[:1],
-        images=plan.judged("human_images", "images.parquet")[:1],
-        predictions=plan.judged("human_predictions", "predictions.parquet")[:1],
+        ratings=plan.judged("people", "human_images", "ratings.parquet")[:1],
+        references=plan.judged("people", "human_images", "references.parquet")[:1],
+        images=plan.judged("people", "human_images", "images.parquet")[:1],
+        predictions=plan.judged("people", "human_predictions", "predictions.parquet")[:1],
         voters=rules.predictions.output.voters if JUDGED else [],
         code=steps.code("figure_7"),
     output:

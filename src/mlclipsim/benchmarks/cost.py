@@ -16,6 +16,7 @@ import platform
 import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -160,11 +161,12 @@ def _forward(metric: Metric, distorted: Tensor, reference: Tensor) -> bool:
 
 
 def _backward(metric: Metric, distorted: Tensor, reference: Tensor) -> bool:
-    """False where no gradient comes out."""
-    values = metric(distorted.clone().requires_grad_(), reference)
+    """The gradient in the distorted images, which a loss needs; False where none comes out."""
+    images = distorted.clone().requires_grad_()
+    values = metric(images, reference)
     if not values.requires_grad:
         return False
-    values.sum().backward()
+    torch.autograd.grad(values.sum(), images)
     return True
 
 
@@ -254,7 +256,8 @@ def _weigh(candidate: Candidate, pair: tuple[Tensor, Tensor]) -> np.ndarray:
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     else:
-        Path("/proc/self/clear_refs").write_text("5")  # from here on VmHWM is the peak (man 5 proc)
+        with suppress(OSError):  # a kernel without it: loading counts too
+            Path("/proc/self/clear_refs").write_text("5")  # from here on VmHWM is the peak (man 5 proc)
     peaks = []
     for call in (_forward, _backward):
         done = call(metric, *pair)

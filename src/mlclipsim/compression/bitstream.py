@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
-__all__ = ["Bitstream", "check_image"]
+__all__ = ["Bitstream"]
 
 
 @dataclass(frozen=True)
@@ -32,15 +30,3 @@ class Bitstream:
     def bpp(self) -> float:
         """Bits of the strings per pixel of the image, not of the padded one."""
         return 8 * self.payload_bytes / (self.size[0] * self.size[1])
-
-
-def check_image(image: np.ndarray) -> np.ndarray:
-    """``image`` if it is uint8 ``(H, W, 3)``.
-
-    Raises:
-        TypeError: it is something else.
-    """
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        seen = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise TypeError(f"expected a uint8 array (H, W, 3), got {seen}; use to_uint8() on float tensors")
-    return image

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mlclipsim.compression.bitstream import Bitstream, check_image
-from mlclipsim.images import ImageError, decode_image
+from mlclipsim.compression.bitstream import Bitstream
+from mlclipsim.images import ImageError, check_array, decode_image, image_size
 
 __all__ = ["FORMATS", "ClassicalCodec", "Format"]
 
@@ -74,6 +74,7 @@ class ClassicalCodec:
             raise ValueError(f"{name}: expected a quality from {allowed[0]} to {allowed[-1]}, got {quality}")
         self.name, self.quality = name, quality
         self.fingerprint = bytes(32)  # it has no weights
+        self.portable = True
 
     def padding(self, size: tuple[int, int]) -> tuple[int, int]:
         """None: what a classical codec pads by itself, its decoder cuts off again."""
@@ -89,7 +90,7 @@ class ClassicalCodec:
         Raises:
             ValueError: the format cannot hold an image of this size.
         """
-        height, width, _ = check_image(image).shape
+        height, width, _ = check_array(image).shape
         try:
             data = FORMATS[self.name].save(image, self.quality)
         except (OSError, ValueError) as error:
@@ -102,12 +103,8 @@ class ClassicalCodec:
         Raises:
             ImageError: the stream is damaged, of another format, or of another size than it says.
         """
-        data, form = b"".join(stream.strings), FORMATS[self.name].pillow
-        try:
-            with Image.open(io.BytesIO(data), formats=[form]) as header:
-                columns, rows = header.size
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise ImageError(f"{self.name}: expected a {form} stream ({error}); encode it again") from None
+        (data,) = stream.strings
+        rows, columns = image_size(data, FORMATS[self.name].pillow)
         if (rows, columns) != stream.size:
             height, width = stream.size
             raise ImageError(

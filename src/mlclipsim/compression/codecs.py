@@ -5,10 +5,10 @@
     stream.bpp, codec.decode(stream)  # exactly what the encoder's side reconstructs
 
 What decodes where: the probability tables of the factorised latent are computed in float64 and rounded, so
-that they come out alike on any machine, and so does a `bmshj2018-factorized` stream's latent. All other
-models scale (and shift) the tables by what a network says of the first latent, in float32, whose last bit
+that they come out alike on any machine, and so does the latent of a `bmshj2018-factorized` stream. All other
+models choose (and shift) tables by what a network says of the first latent, in float32, whose last bit
 depends on the processor, its libraries and its threads: their streams are only sure to decode where the same
-build runs on the same kind of machine, best in the process that encoded. Coding runs on one thread always.
+software runs on the same kind of processor. Coding runs on one thread always.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from torch import Tensor
 
 from mlclipsim.artifacts import ArtifactError, sha256_of
 from mlclipsim.atomic import atomic
-from mlclipsim.compression.bitstream import Bitstream, check_image
+from mlclipsim.compression.bitstream import Bitstream
 from mlclipsim.compression.classical import ClassicalCodec
-from mlclipsim.images import to_tensor, to_uint8
+from mlclipsim.images import check_array, to_tensor, to_uint8
 from mlclipsim.places import locate
 
 with warnings.catch_warnings():  # it imports pytorch_msssim, which compiles a function with torch.jit
@@ -78,9 +78,9 @@ def build(model: str, channels: Sequence[int]) -> CompressionModel:
     """
     if model not in model_architectures:
         raise ValueError(f"model {model!r} is unknown; expected one of {', '.join(model_architectures)}")
-    taken = len(cfgs[model][1])
-    if len(channels) != taken:
-        raise ValueError(f"{model}: expected {taken} numbers of channels, got {list(channels)}")
+    if len(channels) != len(cfgs[model][1]):
+        shape = "[N, M]" if len(cfgs[model][1]) == 2 else "[N]"
+        raise ValueError(f"{model}: expected channels {shape}, got {list(channels)}; give that many")
     return model_architectures[model](*channels)
 
 
@@ -95,20 +95,19 @@ def load(entry: Mapping[str, Any], point: str, weights: Path | None = None) -> C
         weights: another file for the same network: of :func:`save_moved`, of :func:`save`, or a state dict.
 
     Raises:
-        ValueError: a point that the entry lacks.
+        ValueError: a point that the entry lacks, or that neither it nor CompressAI has weights for.
         ArtifactError: the file is missing, has another checksum, or does not fit the network.
     """
-    settings = _point(entry, point)
+    _point(entry, point)
     path, expected = (weights, None) if weights else weights_file(entry, point)
     if not path.is_file():
         raise ArtifactError(
-            f"{path}: expected the weights of {entry['model']} {point}, found none; fetch them"
+            f"{path}: expected the weights of {entry['model']} {point}, found none; fetch or train them"
         )
     if expected and not (seen := sha256_of(path)).startswith(expected):
         raise ArtifactError(f"{path}: expected sha256 {expected}, got {seen}; fetch or make the file again")
-    model = build(
-        entry["model"], settings.get("channels") or entry.get("channels") or _channels(entry, point)
-    )
+    with torch.random.fork_rng(devices=[]):  # its initial weights are overwritten: nobody's draws move on
+        model = build(entry["model"], _channels(entry, point))
     try:
         # A file of `save` holds parameters only: its buffers are those that every such network has.
         state = _state(path)
@@ -132,8 +131,18 @@ def _point(entry: Mapping[str, Any], point: str) -> dict[str, Any]:
     return entry["points"][point]
 
 
+def _quality(point: str) -> int:
+    return int(point.removeprefix("q"))
+
+
 def _channels(entry: Mapping[str, Any], point: str) -> Sequence[int]:
-    return cfgs[entry["model"]][int(point.removeprefix("q"))]
+    """The entry's, or those of CompressAI's network of that quality."""
+    own = entry.get("channels") or cfgs.get(entry["model"], {}).get(_quality(point))
+    if not own:
+        raise ValueError(
+            f"{entry['model']} {point}: expected channels, since CompressAI has no such network; name them"
+        )
+    return own
 
 
 def weights_file(entry: Mapping[str, Any], point: str) -> tuple[Path, str | None]:
@@ -141,11 +150,19 @@ def weights_file(entry: Mapping[str, Any], point: str) -> tuple[Path, str | None
 
     A point without ``weights`` means CompressAI's pretrained ones, in torch's cache, whose names end in the
     first digits of their sha256.
+
+    Raises:
+        ValueError: a point that the entry lacks, or that neither it nor CompressAI has weights for.
     """
     settings = _point(entry, point)
     if settings.get("weights"):
         return locate(settings["weights"]), settings.get("sha256")
-    url = model_urls[entry["model"]][entry["pretrained"]][int(point.removeprefix("q"))]
+    metric = entry.get("pretrained", "unnamed metric")
+    url = model_urls.get(entry["model"], {}).get(metric, {}).get(_quality(point))
+    if url is None:
+        raise ValueError(
+            f"{entry['model']} {point}: expected weights, since CompressAI has none for {metric}; name a file"
+        )
     name = url.rpartition("/")[2]
     prefix = re.search(r"-([0-9a-f]{8,})\.pth", name)
     return Path(torch.hub.get_dir()) / "checkpoints" / name, prefix and prefix[1]
@@ -159,9 +176,9 @@ def fetch(entry: Mapping[str, Any], point: str) -> Path:
     """
     if _point(entry, point).get("weights"):
         raise ValueError(f"{entry['model']} {point}: its weights are a file of yours; nothing to fetch")
-    quality = int(point.removeprefix("q"))
-    zoo.image_models[entry["model"]](quality=quality, metric=entry["pretrained"], pretrained=True)
-    return weights_file(entry, point)[0]
+    path, _ = weights_file(entry, point)
+    zoo.image_models[entry["model"]](quality=_quality(point), metric=entry["pretrained"], pretrained=True)
+    return path
 
 
 def _state(path: Path) -> dict[str, Tensor]:
@@ -290,7 +307,7 @@ def _coding(model: CompressionModel) -> Iterator[None]:
 
 def _padded(image: np.ndarray, model: CompressionModel) -> Tensor:
     """``(1, 3, H', W')`` in [0, 1]: the last row and column repeated up to multiples of the stride."""
-    images = to_tensor(check_image(image))[None]  # (1, 3, H, W)
+    images = to_tensor(check_array(image))[None]  # (1, 3, H, W)
     rows, columns = (-side % stride(model) for side in image.shape[:2])
     return F.pad(images, (0, columns, 0, rows), mode="replicate").to(next(model.parameters()).device)
 
@@ -312,6 +329,7 @@ class LearnedCodec:
     Attributes:
         stride: sides are padded to multiples of it, see :meth:`padding`.
         n_strings: strings of a bitstream, one for each latent.
+        portable: whether its streams decode on any machine.
         fingerprint: sha256 of what both sides must have alike, the parameters and the tables.
 
     Raises:
@@ -324,6 +342,7 @@ class LearnedCodec:
         self.model = model
         self.stride = stride(model)
         self.n_strings = sum(isinstance(module, EntropyModel) for module in model.modules())
+        self.portable = self.n_strings == 1
         self.fingerprint = _fingerprint(model)
 
     def padding(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -357,7 +376,7 @@ class LearnedCodec:
                 "decode with the codec that encoded".format(*expected, *seen)
             )
         # The range decoder does not know where its string ends, and on a damaged one reads on beyond it: let
-        # it find zeros there. At most two bytes go to a symbol, and 512 channels are two symbols to a pixel.
+        # it find zeros there, two bytes for each symbol of up to 512 channels.
         beyond = bytes(4 * stream.shape[0] * stream.shape[1] * self.stride**2)
         strings = [[string + beyond] for string in stream.strings]
         with _coding(self.model):

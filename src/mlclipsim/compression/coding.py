@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlclipsim import listing, spec
 from mlclipsim.atomic import atomic
 from mlclipsim.compression import container
 from mlclipsim.compression.bitstream import Bitstream
 from mlclipsim.compression.classical import ClassicalCodec
-from mlclipsim.compression.codecs import LearnedCodec, fetch, load, weights_file
 from mlclipsim.images import read_image, write_png
 from mlclipsim.usage import UsageError
+
+if TYPE_CHECKING:  # compressai is imported where a learned codec is asked for
+    from mlclipsim.compression.codecs import LearnedCodec
 
 __all__ = ["as_text", "catalog", "compress", "decompress", "entry_of", "fetch_all", "open_codec", "qualities"]
 
@@ -25,6 +27,18 @@ def catalog() -> dict[str, Any]:
     return spec.read_yaml(spec.project_root() / "config" / "catalog" / "codecs.yaml")
 
 
+def entry_of(name: str) -> Entry:
+    """The catalog's entry.
+
+    Raises:
+        UsageError: an unknown name.
+    """
+    entries = catalog()
+    if name not in entries:
+        raise UsageError(f"codec {name!r} is unknown; expected one of {', '.join(entries)}")
+    return entries[name]
+
+
 def qualities(entry: Entry) -> list[int]:
     """What a codec is studied at: the numbers of its points, or its ladder of qualities."""
     if entry["library"] == "pillow":
@@ -34,6 +48,8 @@ def qualities(entry: Entry) -> list[int]:
 
 def as_text() -> str:
     """The codecs and their qualities, and whether their weights are here, as a table for a terminal."""
+    from mlclipsim.compression.codecs import weights_file
+
     rows = [("codec", "model", "qualities", "weights")]
     for name, entry in catalog().items():
         numbers = qualities(entry)
@@ -51,6 +67,8 @@ def fetch_all(name: str) -> str:
     Raises:
         UsageError: an unknown codec, or one whose weights are not CompressAI's.
     """
+    from mlclipsim.compression.codecs import fetch
+
     entry = entry_of(name)
     if "pretrained" not in entry:
         raise UsageError(f"expected a codec with CompressAI's weights, got {name!r}; nothing to fetch")
@@ -65,6 +83,8 @@ def open_codec(entry: Entry, quality: int, weights: Path | None = None) -> Learn
         ArtifactError: its weights are missing or others, see :func:`mlclipsim.compression.codecs.load`.
     """
     if entry["library"] == "compressai":
+        from mlclipsim.compression.codecs import LearnedCodec, load
+
         return LearnedCodec(load(entry, f"q{quality}", weights))
     if weights:
         raise ValueError(f"{entry['model']}: expected no weights, got {weights}; a classical codec has none")
@@ -91,9 +111,10 @@ def compress(image: Path, output: Path, *, codec: str, quality: int, weights: Pa
         temporary.write_bytes(data)
     rows, columns = coder.padding(stream.size)
     padding = f"; {columns} columns and {rows} rows of padding" if rows or columns else ""
+    alike = "" if coder.portable else "; sure to decode only with this software on such a processor"
     return (
         f"{codec} q{quality}: {stream.payload_bytes} bytes of payload, {stream.bpp:.4f} bits per pixel; "
-        f"{len(data) - stream.payload_bytes} bytes of container{padding}"
+        f"{len(data) - stream.payload_bytes} bytes of container{padding}{alike}"
     )
 
 
@@ -127,18 +148,6 @@ def decompress(source: Path, output: Path, *, codec: str | None = None, weights:
     write_png(output, coder.decode(stream))
     height, width = header.size
     return f"{writer} q{header.quality}: {width}x{height} pixels"
-
-
-def entry_of(name: str) -> Entry:
-    """The catalog's entry.
-
-    Raises:
-        UsageError: an unknown name.
-    """
-    entries = catalog()
-    if name not in entries:
-        raise UsageError(f"codec {name!r} is unknown; expected one of {', '.join(entries)}")
-    return entries[name]
 
 
 def _fingerprint(coder: LearnedCodec | ClassicalCodec) -> bytes:
