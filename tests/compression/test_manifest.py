@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mlclipsim.artifacts import read_json, sha256_of, write_json
+from mlclipsim.artifacts import ArtifactError, read_json, sha256_of, write_json
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 
@@ -82,3 +82,22 @@ def test_other_networks_or_weights_make_arms_stale(
     found = stale(manifest, SPEC | change, {"weights": weights})
     assert set(found) == arms
     assert all(what in reason and "needs retrain_codecs=true" in reason for reason in found.values())
+
+
+def test_the_check_refuses_other_weights_and_leaves_stale_ones(
+    manifest: dict[str, Any], tmp_path: Path
+) -> None:
+    from mlclipsim.compression.manifest import check
+
+    shipped = tmp_path / "out" / "task_kl-q1-s0.safetensors"
+    inputs = {"manifest": tmp_path / "out" / "manifest.json"}
+    outputs = {"report": tmp_path / "check.json"}
+    spec = SPEC | {"arm": "task_kl", "point": "q1", "training_seed": 0}
+    shipped.write_text("other weights")
+    with pytest.raises(ArtifactError, match=r"expected sha256 .*; fetch it again"):
+        check(spec, inputs, outputs)
+    shipped.write_text("task_kl")
+    check(spec | {"teacher": {"name": "eve", "entry": {"sha256": "b"}}}, inputs, outputs)
+    report = read_json(outputs["report"])
+    assert report["ran"] is False
+    assert "trained for another network" in report["reason"]

@@ -87,7 +87,8 @@ def check(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path
         raise ArtifactError(
             f"{shipped}: expected sha256 {manifest['codecs'][codec]['sha256']}, got {seen}; fetch it again"
         )
-    if name in (differing := stale(manifest, spec, inputs)):
+    differing = stale({"codecs": {codec: manifest["codecs"][codec]}}, spec, inputs)
+    if differing:
         write_json(outputs["report"], {"codec": codec, "ran": False, "reason": differing[name]})
         return
     training = prepare(spec, point, spec["training_seed"], manifest["choices"][name]["chosen"], inputs)
@@ -101,7 +102,7 @@ def check(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path
         "ran": True,
         "identical": sha256_of(again) == seen,
         "largest_weight_difference": max(
-            float((one - other).abs().max())
+            float((one - other).detach().abs().max())
             for one, other in zip(*(model.parameters() for model in models), strict=True)
         ),
         "relative_differences": relative,
