@@ -166,6 +166,16 @@ def test_codecs_ship_or_are_trained_in_the_run():
     assert load({"preset": "local"}, planning=True).trains_codecs
 
 
+def test_shipped_codecs_have_the_checksums_of_their_manifest():
+    from mlclipsim.artifacts import sha256_of
+    from mlclipsim.places import locate
+
+    points = load(planning=True).slice("codec_arm")["codec"]["entry"]["points"]
+    assert set(points) == {"q1", "q2", "q4", "q6"}
+    for point in points.values():
+        assert point["sha256"] == sha256_of(locate(point["weights"]))
+
+
 def test_a_training_reads_no_more_of_the_config_than_it_needs():
     plan = load(planning=True)
     item = {"arm": "mse", "point": "q1", "training_seed": 2}

@@ -256,9 +256,14 @@ class Plan:
     def entry(self, catalog: str, name: str) -> dict[str, Any]:
         """A catalog entry, with the checksum of weights that ship in the package (its manifest has them)."""
         entry = dict(self.catalogs[catalog][name])
+        if "points" in entry:  # a codec's, each with weights of its own
+            entry["points"] = {key: self._verified(point) for key, point in entry["points"].items()}
+        return self._verified(entry)
+
+    def _verified(self, entry: dict[str, Any]) -> dict[str, Any]:
         place = entry.get("weights") or entry.get("checkpoint") or ""
         if place.startswith("package:") and not entry.get("sha256"):
-            entry["sha256"] = self._shipped.get(Path(place).stem, {}).get("sha256")
+            return entry | {"sha256": self._shipped.get(Path(place).stem, {}).get("sha256")}
         return entry
 
     def metric(self, name: str) -> dict[str, Any]:
@@ -272,8 +277,14 @@ class Plan:
 
     @cached_property
     def _shipped(self) -> dict[str, Any]:
-        manifest = locate("package:world/weights/manifest.json")
-        return json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
+        manifests = (
+            locate("package:world/weights/manifest.json"),
+            locate("package:compression/weights/base.json"),
+        )
+        known: dict[str, Any] = {}
+        for path in manifests:
+            known |= json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return known
 
     @property
     def trained_arms(self) -> list[str]:

@@ -8,7 +8,7 @@ if config["retrain_zoo"]:
             code=sorted({*steps.module_code("world.zoo"), *steps.module_code("compression.base")}),
         output:
             manifest="results/zoo/weights/manifest.json",
-            codecs="results/zoo/codecs/manifest.json",
+            codecs="results/zoo/codecs/base.json",
         log:
             "results/zoo/zoo.log",
         conda:

@@ -117,9 +117,9 @@ def _pool_size(steps_scale: float) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Train the codecs that are asked for, write weights and manifest."""
+    """Train the codecs that are asked for, write weights and their manifest, base.json."""
     parser = argparse.ArgumentParser(prog="python -m mlclipsim.compression.base", description=main.__doc__)
-    parser.add_argument("--output", type=Path, required=True, help="folder for weights and manifest.json")
+    parser.add_argument("--output", type=Path, required=True, help="folder for weights and base.json")
     parser.add_argument(
         "--work", type=Path, required=True, help="folder for scenes and resumable checkpoints"
     )
@@ -133,7 +133,7 @@ def main(argv: list[str] | None = None) -> int:
     ):
         render_pool(role, n, ZOO_SEED, arguments.work / "pool", arguments.workers)
     context = multiprocessing.get_context("spawn")
-    path = arguments.output / "manifest.json"
+    path = arguments.output / "base.json"
     manifest: dict[str, Any] = read_json(path) if path.exists() else {}
     with ProcessPoolExecutor(arguments.workers, mp_context=context) as executor:
         jobs = {
