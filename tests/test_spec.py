@@ -98,13 +98,98 @@ def test_wrong_values_are_named(overrides, expected):
 def test_encoder_and_voters_share_no_family(group):
     folds = [{"seen": ["mcunet"], "held_out": ["squeezenet1-1"]}]
     folds[0][group] = ["mobilenetv2-075"]
-    found = [p for p in problems(preset="local", feature_network=None, folds=folds) if "family" in p]
+    found = [p for p in problems(preset="local", feature_network=None, folds=folds) if "folds[0]" in p]
     assert len(found) == 1
     assert f"family 'mobilenetv2' is both in encoder and in {group}" in found[0]
 
 
+@pytest.mark.parametrize(
+    ("judge", "reason"),
+    [
+        ("scene-regnet", "is of the family 'regnet', as the training voter"),
+        ("scene-segmenter", "is of the family 'regnet'"),  # its backbone's
+        ("scene-vgg", "is the network of the arm deep_features"),
+    ],
+)
+def test_who_took_part_does_not_judge_codecs(judge, reason):
+    (found, *_) = problems(compression={"judges": {"test": ["scene-repvgg", judge]}})
+    assert f"`compression.judges.test`: {judge!r} {reason}" in found
+
+
+def test_the_teacher_neither_judges_nor_chooses():
+    found = problems(
+        compression={
+            "teacher": "scene-repvgg",
+            "judges": {"test": ["scene-repvgg"], "validation": ["scene-repvgg"]},
+        }
+    )
+    assert any("test`: 'scene-repvgg' is the teacher" in problem for problem in found)
+    assert any("validation`: 'scene-repvgg' is the teacher" in problem for problem in found)
+
+
+def test_a_judge_of_the_encoders_family_is_marked():
+    assert load({"preset": "local"}, planning=True).marked_judges == {"deeplabv3-mobilenetv2": "mobilenetv2"}
+    assert load(planning=True).marked_judges == {}
+
+
+def test_a_classifier_without_temperature_does_not_judge():
+    (found,) = problems(compression={"judges": {"validation": ["scene-vgg"]}})
+    assert "'scene-vgg' is a classifier that votes in no fold" in found
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"points": ["q1", "q3"]}, "`compression.points`: 'q3' is unknown; did you mean 'q"),
+        ({"trial_point": "q9"}, "`compression.trial_point`: 'q9' is unknown"),
+        ({"rhos": [1.0]}, "1 rhos and 4 learning_rates, expected as many"),
+        ({"fold": 1}, "`compression.fold` is 1, expected one of 1 folds"),
+        ({"train": {"codec_train": 241}}, "961 images do not fill mosaics of 4"),
+    ],
+)
+def test_trainings_that_cannot_start_are_refused(change, problem):
+    assert any(problem in found for found in problems(compression=change))
+
+
+def test_deep_features_need_a_network():
+    arms = load(planning=True).trained_arms
+    assert "deep_features" in arms
+    without = load({"feature_network": None}, planning=True).trained_arms
+    assert without == [arm for arm in arms if arm != "deep_features"]
+
+
+def test_codecs_ship_or_are_trained_in_the_run():
+    shipped, again = load(planning=True), load({"retrain_codecs": True}, planning=True)
+    assert shipped.codec_manifest.endswith("mlclipsim/compression/weights/manifest.json")
+    assert again.codec_manifest == "results/embedded/default/compression/codecs/manifest.json"
+    assert (shipped.trains_codecs, again.trains_codecs) == (False, True)
+    assert load({"preset": "local"}, planning=True).trains_codecs
+
+
+def test_shipped_codecs_have_the_checksums_of_their_manifest():
+    from mlclipsim.artifacts import sha256_of
+    from mlclipsim.places import locate
+
+    points = load(planning=True).slice("codec_arm")["codec"]["entry"]["points"]
+    assert set(points) == {"q1", "q2", "q4", "q6"}
+    for point in points.values():
+        assert point["sha256"] == sha256_of(locate(point["weights"]))
+
+
+def test_a_training_reads_no_more_of_the_config_than_it_needs():
+    plan = load(planning=True)
+    item = {"arm": "mse", "point": "q1", "training_seed": 2}
+    read = plan.slice("codec_arm", **item)
+    assert {key: read[key] for key in item} == item
+    assert "rhos" not in read["compression"]  # its choice is a file
+    assert "rhos" in plan.slice("codec_trial", arm="mse", trial=0)["compression"]
+    changed = load({"compression": {"judges": {"validation": ["scene-dla"]}}}, planning=True)
+    assert changed.text("codec_arm", **item) == plan.text("codec_arm", **item)
+    assert changed.text("codec_choice", arm="mse") != plan.text("codec_choice", arm="mse")
+
+
 def test_the_feature_network_is_of_no_voters_family():
-    found = problems(feature_network="scene-darknet")
+    found = [p for p in problems(feature_network="scene-darknet") if "folds[0]" in p]
     assert len(found) == 1
     assert "family 'darknet' is both in feature_network and in held_out (scene-darknet)" in found[0]
     assert "did you mean 'scene-vgg'?" in problems(feature_network="scene-vg")[0]
@@ -112,7 +197,7 @@ def test_the_feature_network_is_of_no_voters_family():
 
 def test_the_backbone_of_a_detector_or_segmenter_counts():
     folds = [{"seen": ["mcunet", "deeplabv3-mobilenetv2"], "held_out": ["squeezenet1-1"]}]
-    found = [p for p in problems(preset="local", feature_network=None, folds=folds) if "family" in p]
+    found = [p for p in problems(preset="local", feature_network=None, folds=folds) if "folds[0]" in p]
     assert len(found) == 1
     assert "family 'mobilenetv2' is both in encoder and in seen (lit-mobilenetv2, deeplabv3" in found[0]
     folds = [{"seen": ["scene-detector", "scene-dla"], "held_out": ["scene-vovnet"]}]
@@ -131,13 +216,13 @@ def test_missing_files_are_listed_each(tmp_path):
     with pytest.raises(ConfigError) as caught:
         load({"preset": "local", "assets_dir": str(tmp_path)})
     assert (
-        sum("which is not there" in problem for problem in caught.value.problems) == 11
-    )  # photographs, trunk, 6 voters, feature network, opinions and the photographs under them
+        sum("which is not there" in problem for problem in caught.value.problems) == 13
+    )  # photographs, trunk, 6 voters, feature network, segmenter, COCO, opinions, the photographs under them
 
 
 def test_planning_lists_missing_files_without_stopping(tmp_path):
     plan = load({"preset": "local", "assets_dir": str(tmp_path)}, planning=True)
-    assert len(plan.missing) == 11
+    assert len(plan.missing) == 13
     with pytest.raises(ConfigError):
         plan.require_files()
     load({"preset": "local", "assets_dir": str(tmp_path), "require_files": False}).require_files()

@@ -34,6 +34,8 @@ class ArtifactError(RuntimeError):
 
 
 _ID, _NAME = pa.string(), pa.dictionary(pa.int32(), pa.string())
+# What was coded with what: a set of images, and one codec at one quality.
+_CODER = [("images", _NAME), ("codec", _NAME), ("arm", _NAME), ("quality", pa.int32()), ("seed", pa.int32())]
 
 # Columns that others may rely on. Units are in the names (`_db`); further columns come after these.
 SCHEMAS: dict[str, pa.Schema] = {
@@ -247,6 +249,111 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("n_references", pa.int64()),
         ]
     ),
+    # One row per coded image and codec. `seed` -1: not trained here. Only learned codecs have an entropy to
+    # estimate, only classical ones `constant_bytes`: what a one-colour image costs.
+    "rate_task_codes": pa.schema(
+        [
+            *_CODER,
+            ("unit_id", _ID),  # an image, or a mosaic of several
+            ("pixels", pa.int64()),
+            ("payload_bytes", pa.int64()),
+            ("estimated_bits", pa.float64()),
+            ("constant_bytes", pa.int64()),
+            ("container_bytes", pa.int64()),
+            ("psnr_db", pa.float64()),
+            ("ms_ssim", pa.float64()),
+        ]
+    ),
+    # One row per image, codec and judge: consistency with its prediction on the original, null: it abstains.
+    "rate_task_scores": pa.schema(
+        [
+            *_CODER,
+            ("task", _NAME),
+            ("judge", _NAME),
+            ("image_id", _ID),
+            ("unit_id", _ID),  # that it was coded in
+            ("score", pa.float64()),
+            ("top1", pa.float64()),
+        ]
+    ),
+    # One row per codec and judge: how right it is, over images whose truth is known. Arm `original`: none.
+    "rate_task_truth": pa.schema(
+        [
+            *_CODER,
+            ("task", _NAME),
+            ("judge", _NAME),
+            ("measure", _NAME),
+            ("value", pa.float64()),
+            ("n", pa.int64()),
+        ]
+    ),
+    # A point of a curve: the mean over images, judges and seeds, over the mean rate of payloads. Only
+    # consistency has an interval. `bpp_file`: with the container, `bpp_without_constant`: less a classical
+    # codec's constant header. `uncoded`: the score without any codec.
+    "rate_task_curves": pa.schema(
+        [
+            ("images", _NAME),
+            ("task", _NAME),
+            ("measure", _NAME),
+            ("codec", _NAME),
+            ("arm", _NAME),
+            ("quality", pa.int32()),
+            ("bpp", pa.float64()),
+            ("bpp_file", pa.float64()),
+            ("bpp_without_constant", pa.float64()),
+            ("value", pa.float64()),
+            ("ci_low", pa.float64()),
+            ("ci_high", pa.float64()),
+            ("uncoded", pa.float64()),
+            ("n_images", pa.int64()),
+            ("n_seeds", pa.int64()),
+        ]
+    ),
+    # table_6's columns: what an arm gains over the anchor. The anchor's own row has none of that.
+    "rate_task_gains": pa.schema(
+        [
+            ("task", _NAME),
+            ("codec", _NAME),
+            ("arm", _NAME),
+            ("anchor", _NAME),
+            ("bd_score", pa.float64()),
+            ("bd_score_ci_low", pa.float64()),
+            ("bd_score_ci_high", pa.float64()),
+            ("bd_rate_percent", pa.float64()),
+            ("n_images", pa.int64()),
+            ("n_seeds", pa.int64()),
+            ("inversions", pa.int64()),  # falls of the arm's curve beyond their intervals
+            ("note", pa.string()),
+            ("images", _NAME),
+            ("measure", _NAME),
+            ("p", pa.float64()),
+            ("p_holm", pa.float64()),
+            ("holm_ci_low", pa.float64()),
+            ("holm_ci_high", pa.float64()),
+            ("detectable", pa.float64()),  # difference, at 5 % and 80 % power
+            ("rate_overlap", pa.float64()),
+            ("bpp_90", pa.float64()),  # for 90 % of the uncoded score; null: not within the curve
+            ("bpp_95", pa.float64()),
+            ("lowest_bpp", pa.float64()),
+            ("highest_bpp", pa.float64()),
+            ("highest_score", pa.float64()),
+            ("uncoded", pa.float64()),
+        ]
+    ),
+    # Test images and what each arm makes of them at one rate; arm `original` has nothing but the image.
+    # `similarity`: map of the metric, row by row, null where it sees nothing.
+    "reconstructions": pa.schema(
+        [
+            ("arm", _NAME),
+            ("image_id", _ID),
+            ("image", pa.binary()),
+            ("quality", pa.float64()),
+            ("bpp", pa.float64()),
+            ("psnr_db", pa.float64()),
+            ("score", pa.float64()),
+            ("similarity", pa.list_(pa.float32())),
+        ]
+    ),
     # Bins of a margin, see mlclipsim.benchmarks.calibration.
     "calibration": pa.schema(
         [
@@ -340,7 +447,10 @@ def stream_table(path: Path | str, schema: str) -> Iterator[Callable[[pd.DataFra
 def _as_declared(frame: pd.DataFrame | pa.Table, schema: str) -> pa.Table:
     declared = SCHEMAS[schema]
     try:
-        table = frame if isinstance(frame, pa.Table) else pa.Table.from_pandas(frame, preserve_index=False)
+        if isinstance(frame, pa.Table):
+            table = frame
+        else:  # in one piece each: columns of strings remember from how many they were put together
+            table = pa.Table.from_pandas(frame, preserve_index=False).combine_chunks()
         missing = [name for name in declared.names if name not in table.column_names]
         if missing:
             raise ArtifactError(f"{schema} lacks the declared columns {missing}")

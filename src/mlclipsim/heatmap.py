@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
 from mlclipsim.atomic import atomic
 from mlclipsim.images import ImageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["FLOOR", "colours", "picture", "write"]
 

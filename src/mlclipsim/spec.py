@@ -45,7 +45,7 @@ CATALOGS = ("codecs", "datasets", "encoders", "machines", "metrics")
 # How fast a step runs, not what it studies: not in digests (changing one reruns a step in place).
 EXECUTION = frozenset({"threads", "batch_size", "cache"})
 # Steps that spread over processes: `workers` of them, one thread each.
-IN_PROCESSES = frozenset({"pcmp_images", "baselines"})
+IN_PROCESSES = frozenset({"pcmp_images", "baselines", "rate_task"})
 # The steps whose results runs share, and those that each reads.
 PARENTS: dict[str, tuple[str, ...]] = {
     "references": (),
@@ -66,6 +66,16 @@ PARENTS: dict[str, tuple[str, ...]] = {
 _SELECTED = {"people": "human", "machines": "machine_iqa"}
 # Steps that draw nothing at random: runs of other seeds share them too.
 SEEDLESS = frozenset({"human_images", "human_baselines", "human_predictions", "human_similarities"})
+# What each of the steps that train or show codecs reads of `compression`.
+_COMMON = ("fold", "mosaic", "train", "validation", "steps", "batch", "quantile_rate", "validations")
+_TRAINING = {
+    "codec_trial": (*_COMMON, "balance_images", "trial_point", "rhos", "learning_rate", "learning_rates"),
+    "codec_choice": ("mosaic", "trial_images", "trial_point"),
+    "codec_arm": (*_COMMON, "balance_images"),
+    "codec_check": (*_COMMON, "balance_images"),
+    "rate_task": ("fold",),
+    "reconstructions": ("fold",),
+}
 
 
 class ConfigError(UsageError):
@@ -165,6 +175,8 @@ def load(
     problems += _codec_problems(plan)
     problems += _name_problems(plan)
     problems += _family_problems(plan)
+    problems += _judge_problems(plan)
+    problems += _training_problems(plan)
     plan.missing.extend(_missing_files(plan))
     if problems or not planning:
         problems += plan.missing if config["require_files"] else []
@@ -215,6 +227,18 @@ class Plan:
         )
 
     @property
+    def judges(self) -> dict[str, list[str]]:
+        """Machines that judge codecs: ``test`` reports, ``validation`` chooses settings."""
+        return self.config["compression"]["judges"]
+
+    @property
+    def marked_judges(self) -> dict[str, str]:
+        """Test judges of the encoder's own family, and that family: no claim can rest on them."""
+        family = self.catalogs["encoders"][self.encoder]["family"]
+        machines = self.catalogs["machines"]
+        return {name: family for name in self.judges["test"] if machines[name]["family"] == family}
+
+    @property
     def feature_networks(self) -> list[str]:
         """The network of `deep_features`, if one is chosen."""
         chosen = self.config["feature_network"]
@@ -232,9 +256,14 @@ class Plan:
     def entry(self, catalog: str, name: str) -> dict[str, Any]:
         """A catalog entry, with the checksum of weights that ship in the package (its manifest has them)."""
         entry = dict(self.catalogs[catalog][name])
+        if "points" in entry:  # a codec's, each with weights of its own
+            entry["points"] = {key: self._verified(point) for key, point in entry["points"].items()}
+        return self._verified(entry)
+
+    def _verified(self, entry: dict[str, Any]) -> dict[str, Any]:
         place = entry.get("weights") or entry.get("checkpoint") or ""
         if place.startswith("package:") and not entry.get("sha256"):
-            entry["sha256"] = self._shipped.get(Path(place).stem, {}).get("sha256")
+            return entry | {"sha256": self._shipped.get(Path(place).stem, {}).get("sha256")}
         return entry
 
     def metric(self, name: str) -> dict[str, Any]:
@@ -248,18 +277,54 @@ class Plan:
 
     @cached_property
     def _shipped(self) -> dict[str, Any]:
-        manifest = locate("package:world/weights/manifest.json")
-        return json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
+        manifests = (
+            locate("package:world/weights/manifest.json"),
+            locate("package:compression/weights/base.json"),
+        )
+        known: dict[str, Any] = {}
+        for path in manifests:
+            known |= json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return known
 
-    def slice(self, step: str, encoder: str | None = None, dataset: str | None = None) -> dict[str, Any]:
+    @property
+    def trained_arms(self) -> list[str]:
+        """The arms that can be trained: `deep_features` needs a network."""
+        return [
+            arm
+            for arm in self.config["compression"]["arms"]
+            if arm != "deep_features" or self.feature_networks
+        ]
+
+    @property
+    def trains_codecs(self) -> bool:
+        """Whether this run fine-tunes codecs, or takes those that ship."""
+        return self.config["retrain_codecs"] or not self.config["compression"]["weights"]
+
+    @property
+    def codec_manifest(self) -> str:
+        """Path of the manifest of the fine-tuned codecs, which lie beside it."""
+        if self.trains_codecs:
+            return self.own("compression", "codecs", "manifest.json")
+        return str(locate(self.config["compression"]["weights"]) / "manifest.json")
+
+    def slice(
+        self, step: str, encoder: str | None = None, dataset: str | None = None, **item: str | int
+    ) -> dict[str, Any]:
         """What ``step`` reads of the config, names resolved to catalog entries.
 
         Args:
             encoder: of ``lit_encoder``, ``fit``, ``clip_scores`` and the steps that compare images by an
                 encoder; None: the main one.
             dataset: of the steps in :data:`SEEDLESS`, one each per data set that people judged.
+            item: what else tells the files of one step apart, passed on to it: ``arm``, ``point``, ...
         """
         config = self.config
+        compression = config["compression"]
+        named = {
+            "codec": ("codecs", compression["codec"]),
+            "teacher": ("machines", compression["teacher"]),
+            "feature_network": ("machines", config["feature_network"]),
+        }
         encoder = encoder or self.encoder
         judges = "machines" if step == "machine_iqa" else "people"
         selected = _SELECTED[judges]
@@ -276,6 +341,28 @@ class Plan:
                 name: f"{self.catalogs['datasets'][name]['needs']}, and a place in {selected}.datasets"
                 for name in self.judged_by(judges)
             },
+            **{
+                key: {"name": name, "entry": self.entry(catalog, name)} if name else None
+                for key, (catalog, name) in named.items()
+            },
+            "compression": {key: compression[key] for key in _TRAINING[step]} if step in _TRAINING else None,
+            "choosing": {name: self.entry("machines", name) for name in self.judges["validation"]},
+            "arms": compression["arms"],
+            "codecs": {name: self.entry("codecs", name) for name in config["rate_task"]["codecs"]},
+            "judges": {name: self.entry("machines", name) for name in self.judges["test"]},
+            "judged_tasks": {name: self.entry("machines", name)["task"] for name in self.judges["test"]},
+            "marked_judges": self.marked_judges,
+            "rate_task": config["rate_task"]
+            | {
+                "images": [
+                    images
+                    | {
+                        "entry": self.entry("datasets", images["source"]),
+                        "references": images["source"] == config["references"]["source"],
+                    }
+                    for images in config["rate_task"]["images"]
+                ]
+            },
             "datasets": config[selected]["datasets"],
             "image_size": config["references"]["size"],
             "run": self.run,
@@ -285,6 +372,7 @@ class Plan:
             "threads": config["workers"] if step in IN_PROCESSES else config["threads"],
         }
         document = ("preset", "run", "style")
+        trained = ("codec", "compression", "encoder", "teacher", "feature_network")
         keys: dict[str, tuple[str, ...]] = {
             "references": ("references",),
             "lit_encoder": ("lit", "encoder", "references"),
@@ -315,13 +403,26 @@ class Plan:
             "disagreements": ("page", "benchmark", "folds", "encoder"),
             "record": ("config",),
             "compare": ("preset", "compare"),
+            "codec_trial": trained,
+            "codec_choice": ("codec", "compression", "references", "choosing", "batch_size"),
+            "codec_arm": trained,
+            "codec_manifest": ("preset",),
+            "codec_check": trained,
+            "rate_task": (*trained, "arms", "rate_task", "codecs", "judges", "batch_size"),
+            "rate_task_curves": ("rate_task",),
+            "reconstructions": ("codec", "compression", "encoder", "rate_task", "codecs"),
+            "table_6": (*document, "codec", "marked_judges"),
+            "claims": (*document, "judged_tasks", "marked_judges"),
         }
         common = ("threads",) if step in SEEDLESS else ("seed", "threads")
-        return {key: resolved.get(key, config.get(key)) for key in (*common, *keys.get(step, document))}
+        read = {key: resolved.get(key, config.get(key)) for key in (*common, *keys.get(step, document))}
+        return read | item
 
-    def text(self, step: str, encoder: str | None = None, dataset: str | None = None) -> str:
+    def text(
+        self, step: str, encoder: str | None = None, dataset: str | None = None, **item: str | int
+    ) -> str:
         """The slice as canonical JSON, for ``mlclipsim step --spec``."""
-        return canonical(self.slice(step, encoder, dataset))
+        return canonical(self.slice(step, encoder, dataset, **item))
 
     def digest(self, step: str, encoder: str | None = None, dataset: str | None = None) -> str:
         """Eight hexadecimal digits over the step's slice and those of all steps before it."""
@@ -495,6 +596,13 @@ def _name_problems(plan: Plan) -> list[str]:
         ("metrics", "metrics", config["metrics"]),
         ("feature_network", "machines", plan.feature_networks),
         *((f"{key}.datasets", "datasets", config[key]["datasets"]) for key in _SELECTED.values()),
+        ("compression.codec", "codecs", [config["compression"]["codec"]]),
+        *(
+            (f"compression.judges.{group}", "machines", config["compression"]["judges"][group])
+            for group in ("test", "validation")
+        ),
+        ("rate_task.codecs", "codecs", config["rate_task"]["codecs"]),
+        ("rate_task.images", "datasets", [images["source"] for images in config["rate_task"]["images"]]),
     ]
     problems = [
         f"`{key}`: {_unknown(name, plan.catalogs[catalog])} (config/catalog/{catalog}.yaml)"
@@ -545,6 +653,76 @@ def _family_problems(plan: Plan) -> list[str]:
     return problems
 
 
+def _training_problems(plan: Plan) -> list[str]:
+    """Trainings of codecs that cannot start."""
+    compression = plan.config["compression"]
+    known = plan.catalogs["codecs"].get(compression["codec"], {}).get("points", {})
+    named = {"points": compression["points"], "trial_point": [compression["trial_point"]]}
+    problems = [
+        f"`compression.{key}`: {_unknown(point, known)} (points of {compression['codec']!r})"
+        for key, points in named.items()
+        for point in points
+        if point not in known
+    ]
+    if len(compression["rhos"]) != len(compression["learning_rates"]):
+        problems.append(
+            f"`compression`: {len(compression['rhos'])} rhos and {len(compression['learning_rates'])} "
+            "learning_rates, expected as many, so that every arm has as many trials"
+        )
+    fold = compression["fold"]
+    if fold >= len(plan.config["folds"]):
+        problems.append(
+            f"`compression.fold` is {fold}, expected one of {len(plan.config['folds'])} folds, from 0"
+        )
+    for part in ("train", "validation", "trial_images"):
+        count, each = sum(compression[part].values()), compression["mosaic"] ** 2
+        if count % each:
+            problems.append(
+                f"`compression.{part}`: {count} images do not fill mosaics of {each}; change a count"
+            )
+    return problems
+
+
+def _judge_problems(plan: Plan) -> list[str]:
+    """Test judges that took part in what they judge: in the votes behind the metric, in a loss, in a choice.
+
+    A judge of the encoder's family is no problem: it is marked, and decides no claim.
+    """
+    machines, config = plan.catalogs["machines"], plan.config
+    test, validation = (
+        [name for name in plan.judges[group] if name in machines] for group in ("test", "validation")
+    )
+    chosen = config["folds"][config["compression"]["fold"] :][:1]  # none: a problem of its own
+    seen = [name for fold in chosen for name in fold["seen"]]
+    families = {machines[name]["family"]: name for name in seen if name in machines}
+    problems = []
+    for name in test:
+        if (family := machines[name]["family"]) in families:
+            reason = f"is of the family {family!r}, as the training voter {families[family]!r}"
+        elif name == config["compression"]["teacher"]:
+            reason = "is the teacher of the arm task_kl"
+        elif name == config["feature_network"]:
+            reason = "is the network of the arm deep_features"
+        elif name in validation:
+            reason = "chooses settings in compression.judges.validation"
+        else:
+            continue
+        problems.append(f"`compression.judges.test`: {name!r} {reason}; let another machine judge")
+    if (teacher := config["compression"]["teacher"]) in validation:
+        problems.append(
+            f"`compression.judges.validation`: {teacher!r} is the teacher of the arm task_kl, which it would "
+            "favour; let another machine choose"
+        )
+    problems += [
+        f"`compression.judges.{group}`: {name!r} is a classifier that votes in no fold, so it has no "
+        "temperature; let it vote, or take another"
+        for group, names in (("test", test), ("validation", validation))
+        for name in names
+        if machines[name]["task"] == "classification" and name not in plan.voters
+    ]
+    return problems
+
+
 def _controls(encoders: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """For every encoder the same network with random weights, as an entry of its own."""
     return {
@@ -567,9 +745,21 @@ def _missing_files(plan: Plan) -> list[str]:
     judged = [name for key in _SELECTED.values() for name in plan.config[key]["datasets"]]
     places: dict[str, str] = {}
     for catalog, key, names in (
-        ("datasets", "path", [plan.config["references"]["source"], *judged]),
+        (
+            "datasets",
+            "path",
+            [
+                plan.config["references"]["source"],
+                *judged,
+                *(images["source"] for images in plan.config["rate_task"]["images"]),
+            ],
+        ),
         ("datasets", "photographs", judged),
-        ("machines", "weights", [*plan.voters, *plan.feature_networks]),
+        (
+            "machines",
+            "weights",
+            [*plan.voters, *plan.feature_networks, *plan.judges["test"], *plan.judges["validation"]],
+        ),
         ("encoders", "checkpoint", towers),
     ):
         for name in names:

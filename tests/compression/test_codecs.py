@@ -296,3 +296,36 @@ def test_refuses_streams_of_other_shapes(random_codec: Make, photograph: Photogr
         codec.decode(Bitstream(stream.strings * 2, (4, 3), (64, 48)))
     with pytest.raises(TypeError, match="expected a uint8 array"):
         codec.encode(photograph(64, 48).astype(np.float32))
+
+
+def test_moved_weights_come_back_and_what_stayed_is_equal(random_codec: Make, tmp_path: Path) -> None:
+    base, other, moved = (tmp_path / f"{name}.safetensors" for name in ("base", "other", "moved"))
+    entry = {
+        "model": FACTORIZED,
+        "channels": [12, 16],
+        "points": {"q1": {"weights": str(base)}, "q2": {"weights": str(other)}},
+    }
+    codecs.save(random_codec(FACTORIZED), base)
+    codecs.save(random_codec(FACTORIZED).requires_grad_(False).apply(_halve_biases), other)
+    model = codecs.load(entry, "q1")
+    start = {name: value.clone() for name, value in model.named_parameters()}
+    generator = torch.Generator().manual_seed(0)
+    for value in model.g_s.parameters():
+        value.data += 0.01 * torch.randn(value.shape, generator=generator)
+    codecs.save_moved(model, base, moved)
+    again = codecs.load(entry, "q1", moved)
+    for name, value in again.named_parameters():
+        wanted = model.get_parameter(name)
+        if name.startswith("g_s."):
+            longest = (wanted - start[name]).abs().max()
+            assert (value - wanted).abs().max() <= longest / 127
+        else:
+            assert torch.equal(value, start[name])
+    assert moved.stat().st_size < base.stat().st_size / 3  # of 16 bits, half of the network in 8
+    with pytest.raises(ArtifactError, match="from which the trained weights start"):
+        codecs.load(entry, "q2", moved)
+
+
+def _halve_biases(module: torch.nn.Module) -> None:
+    if isinstance(module, torch.nn.Conv2d):
+        module.bias.data /= 2  # type: ignore[union-attr]

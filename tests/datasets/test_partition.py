@@ -74,6 +74,17 @@ def test_more_training_data_leaves_the_test_set_as_it_is():
     assert test[0] == test[1]
 
 
+def test_a_study_of_codecs_leaves_all_other_roles_as_they_are():
+    prints = [fingerprint(image) for image in pictures(12)]
+    names = [f"n{i}" for i in range(12)]
+    codecs = {"codec_train": 1, "codec_val": 1, "rate_task_test": 1}
+    without, with_codecs = (
+        assign_roles(names, prints, counts, seed=1) for counts in (COUNTS, COUNTS | codecs)
+    )
+    kept = with_codecs[with_codecs["role"].isin(list(COUNTS))].reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept, without)
+
+
 def test_near_duplicates_share_a_role_and_count_once():
     originals = pictures(6)
     images = [*originals, *map(recoded, originals)]

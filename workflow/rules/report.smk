@@ -404,6 +404,7 @@ rule claims:
     input:
         comparisons=rules.preference.output.comparisons,
         human=rules.human_iqa.output.comparisons,
+        gains=rules.rate_task_curves.output.gains,
         code=steps.code("claims"),
     output:
         json=report(
@@ -421,6 +422,6 @@ rule claims:
         spec=plan.text("claims"),
     shell:
         "python -m mlclipsim step claims --spec {params.spec:q} --input comparisons={input.comparisons:q}"
-        " --input human={input.human:q}"
+        " --input human={input.human:q} --input gains={input.gains:q}"
         " --output json={output.json:q} --output md={output.md:q} --output provenance={output.provenance:q}"
         " > {log:q} 2>&1"

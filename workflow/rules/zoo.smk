@@ -1,13 +1,14 @@
-# The networks of the embedded world. They ship in the package; this trains them anew, into results/zoo/.
+# The networks and codecs of the embedded world. They ship in the package; this trains them anew, into results/zoo/.
 #   snakemake zoo --cores all --config retrain_zoo=true
 
 if config["retrain_zoo"]:
 
     rule zoo:
         input:
-            code=steps.module_code("world.zoo"),
+            code=sorted({*steps.module_code("world.zoo"), *steps.module_code("compression.base")}),
         output:
             manifest="results/zoo/weights/manifest.json",
+            codecs="results/zoo/codecs/base.json",
         log:
             "results/zoo/zoo.log",
         conda:
@@ -15,8 +16,9 @@ if config["retrain_zoo"]:
         threads: workflow.cores
         shell:
             # checkpoints lie beside the output, undeclared: a killed training goes on from them
-            "python -m mlclipsim zoo --output results/zoo/weights --work results/zoo/work --workers {threads}"
-            " 2>&1 | tee {log:q}"
+            "(python -m mlclipsim zoo --output results/zoo/weights --work results/zoo/work --workers {threads}"
+            " && python -m mlclipsim.compression.base --output results/zoo/codecs --work results/zoo/work"
+            " --workers {threads}) 2>&1 | tee {log:q}"
 
 else:
 

@@ -27,7 +27,7 @@ with warnings.catch_warnings():  # it compiles a function with torch.jit
     warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
     from pytorch_msssim import ms_ssim
 
-__all__ = ["evaluate", "measure"]
+__all__ = ["evaluate", "five_scale_ssim", "measure"]
 
 MS_SSIM_SIDE = 161  # pixels; four halvings of fewer leave less than its window of 11
 
@@ -62,11 +62,16 @@ def evaluate(codec: LearnedCodec | ClassicalCodec, images: Iterable[tuple[str, n
             decoded = to_tensor(codec.decode(stream))
             row |= {"constant_bytes": codec.constant_bytes(stream.size)}
             row |= dict.fromkeys(("estimated_bytes", "psnr_float_db"), math.nan)
-        similar = math.nan
-        if min(image.shape[:2]) >= MS_SSIM_SIDE:
-            similar = float(ms_ssim(original[None], decoded[None], data_range=1.0))
+        similar = five_scale_ssim(original, decoded)
         rows.append(row | {"psnr_db": _psnr_db(original, decoded), "ms_ssim": similar})
     return pd.DataFrame(rows)
+
+
+def five_scale_ssim(original: Tensor, decoded: Tensor) -> float:
+    """MS-SSIM of two images ``(3, H, W)`` in [0, 1]; NaN where five scales find no room."""
+    if min(original.shape[-2:]) < MS_SSIM_SIDE:
+        return math.nan
+    return float(ms_ssim(original[None], decoded[None], data_range=1.0))
 
 
 def _psnr_db(original: Tensor, decoded: Tensor) -> float:

@@ -17,17 +17,18 @@ from mlclipsim.randomness import derive_seed
 
 __all__ = ["ROLES", "Fingerprint", "assign_roles", "check_partition", "duplicate_groups", "fingerprint"]
 
-# In the order in which they take photographs: what is reported first, so that more training data, asked for
-# later, leaves the test set as it is.
+# In the order in which they take photographs: those of machine preference first, what is reported before what
+# is learned from; then those of compression, likewise. So neither more training data nor a study of codecs,
+# asked for later, changes what was reported.
 ROLES = (
     "pcmp_test",
-    "rate_task_test",
     "pcmp_val",
-    "codec_val",
     "zoo_val",
     "pcmp_train",
-    "codec_train",
     "zoo_train",
+    "rate_task_test",
+    "codec_val",
+    "codec_train",
 )
 
 # Two photographs are one when their difference hashes are this near (of 64 bits) and their thumbnails

@@ -22,9 +22,6 @@ __all__ = ["StoredReferences", "build", "class_labels", "image_files", "square"]
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 _CHUNK = 64  # references per row group
 
-# Networks that are trained read their photographs themselves: these roles are in the partition only.
-_WITHOUT_REFERENCES = frozenset({"zoo_train"})
-
 
 def build(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
     """Step: -> ``partition``, ``references``.
@@ -46,7 +43,7 @@ def build(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path
     else:
         raise ValueError(f"reader {reader!r} of references is unknown, expected scenes or photographs")
     write_table(outputs["partition"], partition, "partition")
-    total = sum(n for role, n in settings["roles"].items() if role not in _WITHOUT_REFERENCES)
+    total = sum(settings["roles"].values())
     rows: list[dict[str, Any]] = []
     with (
         stream_table(outputs["references"], "references") as append,
@@ -82,8 +79,6 @@ def _scenes(settings: dict[str, Any], seed: int) -> tuple[pd.DataFrame, Iterator
 
     def references() -> Iterator[dict[str, Any]]:
         for role, count in settings["roles"].items():
-            if role in _WITHOUT_REFERENCES:
-                continue
             for number in range(count):
                 photograph = behind[role][number % len(behind[role])]
                 rng = generator(seed, "scene", role, number)
@@ -114,8 +109,7 @@ def _photographs(settings: dict[str, Any], seed: int) -> tuple[pd.DataFrame, Ite
     check_partition(partition)
 
     def references() -> Iterator[dict[str, Any]]:
-        shown = partition[partition["first"] & ~partition["role"].isin(_WITHOUT_REFERENCES)]
-        for row in shown.itertuples(index=False):
+        for row in partition[partition["first"]].itertuples(index=False):
             label, words = labels[row.photograph] if labels else (-1, None)
             yield {
                 "reference_id": row.photograph,

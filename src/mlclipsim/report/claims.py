@@ -7,13 +7,15 @@ each time. ``fails``: it is not. ``not_tested``: what it needs was not there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlclipsim.artifacts import read_json, write_json
-from mlclipsim.report.style import caveat, label
+from mlclipsim.artifacts import read_json, read_table, write_json
+from mlclipsim.compression.bd_rate import LEAST_RATE_OVERLAP
+from mlclipsim.report.style import TASKS, caveat, label
 from mlclipsim.report.tables.writer import number, write_text
 
 __all__ = ["CLAIMS", "Claim", "write"]
@@ -21,7 +23,7 @@ __all__ = ["CLAIMS", "Claim", "write"]
 # Perceptual metrics that the claim about their class is decided on; "-like" stand-ins never are.
 PERCEPTUAL = ("lpips", "dists", "dreamsim")
 HUMAN, MARGIN = "human_competitive", -0.05  # in SRCC: less than this behind the best fidelity metric
-TASKS = ("classification", "detection", "segmentation")
+RATE_TASK, LEAST_SEEDS = "rate_task_better_on_", 3
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,10 @@ CLAIMS = (
     Claim("learned_better_than_uniform", _is("ml_clipsim_uniform"), "a fit"),
     Claim("better_than_family_prior", _is("family_prior"), "training labels of the families"),
     Claim(HUMAN, None, "photographs rated by people (human.datasets)"),
-    *(Claim(f"rate_task_better_on_{task}", None, "codecs trained with at least 3 seeds") for task in TASKS),
+    *(
+        Claim(f"{RATE_TASK}{task}", None, f"codecs trained with {LEAST_SEEDS} seeds or more")
+        for task in TASKS
+    ),
 )
 
 
@@ -66,17 +71,24 @@ def write(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path
     preset, evidence}`` and the same for readers (.md). The estimate is the smallest difference in 2AFC to a
     metric of the class, held-out voters, primary slice; its interval is Holm-adjusted. ``human_competitive``
     is decided by the comparisons in ``human``: a difference in SRCC, above the margin on every data set.
+    ``rate_task_better_on_<task>`` is decided by ``gains``: the BD-score of the codecs trained with
+    ML-CLIPSim over those trained on, Holm-adjusted over the tasks.
     """
     source = read_json(inputs["comparisons"])
     rows = [row for row in source["comparisons"] if row["voters"] == source["primary_voters"]]
     seen = {(row["metric"], row["variant"]): row for row in source["comparisons"] if row["voters"] == "seen"}
     prior = next((row for row in rows if row["metric"] == "family_prior"), None)
     human = read_json(inputs["human"])["comparisons"] if "human" in inputs else []
-    claims = [
-        (_human(claim, human) if claim.name == HUMAN else _decide(claim, rows, seen, prior))
-        | {"preset": spec["preset"]}
-        for claim in CLAIMS
-    ]
+    gains = read_table(inputs["gains"], "rate_task_gains").to_dict("records") if "gains" in inputs else []
+
+    def decided(claim: Claim) -> dict[str, Any]:
+        if claim.name == HUMAN:
+            return _human(claim, human)
+        if claim.name.startswith(RATE_TASK):
+            return _rate_task(claim, gains, spec)
+        return _decide(claim, rows, seen, prior)
+
+    claims = [decided(claim) | {"preset": spec["preset"]} for claim in CLAIMS]
     write_json(outputs["json"], claims)
     write_text(outputs["md"], _markdown(spec, source, claims))
 
@@ -106,7 +118,7 @@ def _decide(
     }
 
 
-def _not_tested(claim: Claim) -> dict[str, Any]:
+def _not_tested(claim: Claim, reason: str = "") -> dict[str, Any]:
     return {
         "claim": claim.name,
         "verdict": "not_tested",
@@ -114,7 +126,7 @@ def _not_tested(claim: Claim) -> dict[str, Any]:
         "ci_low": None,
         "ci_high": None,
         "n": 0,
-        "evidence": f"needs {claim.needs}",
+        "evidence": reason or f"needs {claim.needs}",
     }
 
 
@@ -141,6 +153,45 @@ def _human(claim: Claim, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "ci_high": hardest["ci_high"],
         "n": hardest["n"],
         "evidence": f"SRCC on {each}; holds above {number(MARGIN, 2)}; {hardest['n_references']} references",
+    }
+
+
+def _rate_task(claim: Claim, gains: list[dict[str, Any]], spec: dict[str, Any]) -> dict[str, Any]:
+    """Our arm against the anchor, where nothing about judges, seeds or rates forbids a verdict."""
+    task = claim.name.removeprefix(RATE_TASK)
+    row = next(
+        (
+            row
+            for row in gains
+            if (row["task"], row["measure"], row["arm"], row["anchor"])
+            == (task, "consistency", "ml_clipsim", "mse")
+        ),
+        None,
+    )
+    if row is None:
+        return _not_tested(claim)
+    if marked := [name for name in spec["marked_judges"] if spec["judged_tasks"][name] == task]:
+        reason = f"needs judges of another family than the encoder's, not {', '.join(marked)}"
+        return _not_tested(claim, reason)
+    if row["n_seeds"] < LEAST_SEEDS or math.isnan(row["holm_ci_low"]):
+        return _not_tested(claim)
+    if row["rate_overlap"] < LEAST_RATE_OVERLAP:
+        overlap = f"{LEAST_RATE_OVERLAP:.0%}, not {row['rate_overlap']:.0%}"
+        return _not_tested(claim, f"needs rates that overlap by {overlap}; train anew")
+    saved = row["bd_rate_percent"]
+    parts = [
+        f"BD-score over {label(row['anchor'])}, {row['n_seeds']:.0f} seeds",
+        "BD-rate refused" if math.isnan(saved) else f"BD-rate {saved:+.1f} %",
+        f"{number(row['detectable'])} detectable with 80 % power",
+    ]
+    return {
+        "claim": claim.name,
+        "verdict": "holds" if row["bd_score"] > 0 and row["p_holm"] < 0.05 else "fails",
+        "estimate": row["bd_score"],
+        "ci_low": row["holm_ci_low"],
+        "ci_high": row["holm_ci_high"],
+        "n": row["n_images"],
+        "evidence": "; ".join(parts),
     }
 
 
@@ -180,7 +231,8 @@ def _markdown(spec: dict[str, Any], source: dict[str, Any], claims: list[dict[st
         "",
         "Difference in 2AFC between ML-CLIPSim and the hardest metric of the class; held-out voters, slice "
         f"`{source['slice']}`; interval Holm-adjusted over the table's comparisons, clustered by reference. "
-        f"`{HUMAN}` is a difference in SRCC over rated images, with its own 95 % interval.",
+        f"`{HUMAN}` is a difference in SRCC over rated images, with its own 95 % interval; "
+        f"`{RATE_TASK}...` is a BD-score, a gain in consistency at equal rate, Holm-adjusted over the tasks.",
         "",
         "| claim | verdict | difference | interval | n | evidence |",
         "| --- | --- | ---: | ---: | ---: | --- |",

@@ -16,11 +16,14 @@ from matplotlib.figure import Figure
 from mlclipsim.artifacts import atomic
 
 __all__ = [
+    "ARM_STYLES",
     "CLASSES",
     "COLOURS",
+    "TASKS",
     "VERDICT_COLOURS",
     "VOTER_COLOURS",
     "Millimetres",
+    "arm_order",
     "caveat",
     "footer",
     "label",
@@ -51,6 +54,19 @@ CLASSES = {  # in the order in which tables list them
     "ceiling": "Ceilings",
 }
 VERDICT_COLOURS = {"holds": "#009E73", "fails": "#D55E00", "not_tested": "#7F7F7F"}
+TASKS = ("classification", "detection", "segmentation")
+# Lines of the codecs' arms, in the order in which tables and legends list them.
+ARM_STYLES: dict[str, dict[str, Any]] = {
+    "ml_clipsim": {"color": "#D55E00", "marker": "o", "linewidth": 1.6, "zorder": 4},
+    "ml_clipsim_uniform": {"color": "#E69F00", "marker": "s"},
+    "clip_global": {"color": "#CC79A7", "marker": "^"},
+    "deep_features": {"color": "#009E73", "marker": "v"},
+    "task_kl": {"color": "#56B4E9", "marker": "D"},
+    "decoder_only": {"color": "#D55E00", "marker": "o", "linestyle": (0, (1, 1)), "markerfacecolor": "white"},
+    "ms_ssim": {"color": "#0072B2", "marker": "<", "linestyle": (0, (4, 1.5))},
+    "mse": {"color": "#0072B2", "marker": "o"},
+    "base": {"color": "#7F7F7F", "marker": "x", "linestyle": (0, (1, 1))},
+}
 VOTER_COLOURS = {"held_out": "#56B4E9", "seen": "#E69F00"}
 _NAMES = {
     "ml_clipsim": "ML-CLIPSim",
@@ -85,6 +101,10 @@ _NAMES = {
     "shuffled_labels": "shuffled labels",
     "untrained": "untrained encoder",
     "machine_utility": "machine utility",
+    "mse": "MSE",
+    "task_kl": "task network's KL",
+    "decoder_only": "ML-CLIPSim, decoder only",
+    "base": "before fine-tuning",
     "gaussian_noise": "Gaussian noise",
     "gaussian_blur": "Gaussian blur",
     "jpeg": "JPEG",
@@ -109,6 +129,12 @@ _CAVEATS = {
 def label(name: str) -> str:
     """How a metric, family, voter group or role is written for readers."""
     return _NAMES.get(name, name.replace("_", " "))
+
+
+def arm_order(arm: str) -> tuple[int, str]:
+    """Sorts arms as :data:`ARM_STYLES` lists them, reference lines after them by name."""
+    names = list(ARM_STYLES)
+    return (names.index(arm) if arm in names else len(names), arm)
 
 
 def caveat(preset: str) -> str:
