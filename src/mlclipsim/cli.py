@@ -113,6 +113,14 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--gpus", type=int, default=0, help="0 hides them from the step")
     command.set_defaults(call=_step)
 
+    command = commands.add_parser("provenance", help="print what a result was made from, back to the data")
+    command.add_argument("result", type=Path, help="a file below results/")
+    command.set_defaults(call=_provenance)
+
+    command = commands.add_parser("verify", help="say which results were touched, are missing or out of date")
+    command.add_argument("results", type=Path, nargs="+", help="files or folders below results/")
+    command.set_defaults(call=_verify)
+
     command = commands.add_parser("pcmp", help="PCMP as a data set: export, check, look at, extend")
     _add_pcmp(command.add_subparsers(required=True, metavar="action"))
     return parser
@@ -234,12 +242,13 @@ def _step(arguments: argparse.Namespace) -> None:
 
     started = time.time()
     function = steps.function(arguments.step)
-    record = outputs.pop("provenance", None) if step.report else None
+    declared = outputs.pop("provenance", None)
     function(spec, inputs, outputs)
-    if isinstance(record, Path):
-        from mlclipsim import provenance
 
-        provenance.write(record, arguments.step, spec, inputs, outputs, started=started)
+    from mlclipsim import provenance
+
+    record = declared if isinstance(declared, Path) else provenance.beside(outputs)
+    provenance.write(record, arguments.step, spec, inputs, outputs, started=started)
     print(f"{arguments.step}: {time.time() - started:.1f} s", file=sys.stderr)
 
 
@@ -376,6 +385,29 @@ def _metrics(_: argparse.Namespace) -> None:
     from mlclipsim import listing
 
     print(listing.metrics())
+
+
+def _provenance(arguments: argparse.Namespace) -> None:
+    from mlclipsim import provenance
+
+    print(provenance.as_tree(arguments.result))
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from mlclipsim.verify import verify
+
+    failed = False
+    for path in arguments.results:
+        verdict = verify(path)
+        for problem in verdict.problems:
+            print(f"mlclipsim: {problem}", file=sys.stderr)
+        state = f"{len(verdict.problems)} problems" if verdict.problems else "sound"
+        print(f"{path}: {state} ({verdict.n_files} files of {verdict.n_records} steps)")
+        if verdict.unrecorded:
+            names = ", ".join(verdict.unrecorded[:3]) + (" ..." if len(verdict.unrecorded) > 3 else "")
+            print(f"no record says what made {len(verdict.unrecorded)} of their inputs: {names}")
+        failed |= bool(verdict.problems)
+    return 1 if failed else 0
 
 
 def _check_data(arguments: argparse.Namespace) -> int:

@@ -1,7 +1,8 @@
-"""Where a table or a figure comes from: settings, inputs, code and software, in a file beside the results.
+"""Where a result comes from: settings, inputs, networks, code and software, in a record beside the results.
 
-What two runs of the same code on the same machine share is under ``made_from``; what they cannot share (time,
-host) is under ``measured``. Tables and figures themselves hold neither, so they stay byte-identical.
+What two runs of the same code on the same machine share is under ``made_from``; what they cannot share
+(time, host) is under ``measured``. Results themselves hold neither, so they stay byte-identical. A record
+names those of the files that it was made from (``parents``), so that the records of a run form a tree.
 """
 
 from __future__ import annotations
@@ -12,22 +13,90 @@ import os
 import platform
 import re
 import subprocess
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from mlclipsim.artifacts import sha256_of, write_json
+from mlclipsim import pretrained
+from mlclipsim.artifacts import ArtifactError, read_json, sha256_of, write_json
 from mlclipsim.spec import canonical
 
-__all__ = ["PACKAGES", "collect", "git_state", "package_version", "write"]
+__all__ = [
+    "MODULES",
+    "Record",
+    "as_tree",
+    "base_of",
+    "beside",
+    "collect",
+    "git_state",
+    "package_version",
+    "read_all",
+    "write",
+]
 
-# What can move a number or a pixel of a result.
-PACKAGES = (
-    *("mlclipsim", "numpy", "scipy", "pandas", "pyarrow", "statsmodels", "matplotlib", "pillow"),
-    *("torch", "torchvision", "open_clip_torch", "timm", "piq", "snakemake"),
-)
+# Packages that can move a number or a pixel of a result, and how each is imported.
+MODULES = {
+    "mlclipsim": "mlclipsim",
+    "numpy": "numpy",
+    "scipy": "scipy",
+    "pandas": "pandas",
+    "pyarrow": "pyarrow",
+    "statsmodels": "statsmodels",
+    "scikit-image": "skimage",
+    "scikit-learn": "sklearn",
+    "matplotlib": "matplotlib",
+    "seaborn": "seaborn",
+    "pillow": "PIL",
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "torchmetrics": "torchmetrics",
+    "open_clip_torch": "open_clip",
+    "timm": "timm",
+    "piq": "piq",
+    "pyiqa": "pyiqa",
+    "dreamsim": "dreamsim",
+    "compressai": "compressai",
+    "bjontegaard": "bjontegaard",
+    "onnxruntime": "onnxruntime",
+    "pycocotools": "pycocotools",
+    "krippendorff": "krippendorff",
+}
 Paths = Mapping[str, Path | list[Path]]
+FOLDER = "provenance"  # of records, in the folder of what they are about or in its run's
+
+
+class Record(NamedTuple):
+    """One record, and where it lies."""
+
+    path: Path
+    made_from: dict[str, Any]
+    measured: dict[str, Any]
+
+    @property
+    def step(self) -> str:
+        return self.made_from["step"]
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """path -> sha256"""
+        return _flat(self.made_from["inputs"])
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """path -> sha256"""
+        return _flat(self.made_from["outputs"])
+
+
+def _flat(groups: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    return {path: digest for group in groups.values() for path, digest in group.items()}
+
+
+def beside(outputs: Paths) -> Path:
+    """Where the record of a step lies whose rule names no place for it: named after its first output."""
+    first = next(path for group in outputs.values() for path in _listed(group))
+    return first.parent / FOLDER / f"{first.stem}.json"
 
 
 def write(
@@ -47,6 +116,7 @@ def collect(
     """The provenance as a dict of ``made_from`` (reproducible) and ``measured`` (not)."""
     commit, dirty = git_state()
     lock = Path("requirements.lock")
+    device, processor = _device()
     return {
         "made_from": {
             "step": step,
@@ -54,32 +124,90 @@ def collect(
             "run": spec.get("run"),
             "seed": spec.get("seed"),
             "threads": spec.get("threads"),
+            "device": device,
             "spec": dict(spec),
-            "spec_sha256": hashlib.sha256(canonical(dict(spec)).encode()).hexdigest(),
+            "spec_sha256": digest(spec),
             "inputs": _hashes(inputs),
             "outputs": _hashes(outputs),
+            "parents": _parents(inputs),
+            "weights": _weights(spec) if "torch" in sys.modules else {},  # without it no network was run
             "git_commit": commit,
             "git_dirty": dirty,
             "lock_sha256": sha256_of(lock) if lock.is_file() else None,
             "python": platform.python_version(),
-            "packages": {name: package_version(name) for name in PACKAGES},
+            "packages": {
+                package: package_version(package)
+                for package, module in MODULES.items()
+                if module in sys.modules
+            },
         },
         "measured": {
             "started_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
             "seconds": round(time.time() - started, 3),
             "platform": platform.platform(),
             "machine": platform.machine(),
+            "processor": processor,
             "cpus": os.cpu_count(),
         },
     }
 
 
+def digest(value: Mapping[str, Any]) -> str:
+    """sha256 of the canonical JSON."""
+    return hashlib.sha256(canonical(dict(value)).encode()).hexdigest()
+
+
+def _listed(group: Path | list[Path]) -> list[Path]:
+    return group if isinstance(group, list) else [group]
+
+
 def _hashes(paths: Paths) -> dict[str, dict[str, str]]:
     """Name -> {path: sha256}."""
     return {
-        name: {str(path): sha256_of(path) for path in (group if isinstance(group, list) else [group])}
-        for name, group in sorted(paths.items())
+        name: {str(path): sha256_of(path) for path in _listed(group)} for name, group in sorted(paths.items())
     }
+
+
+def _parents(inputs: Paths) -> dict[str, str]:
+    """Record of each input that has one -> sha256 of its ``made_from``, and so of all that came before."""
+    paths = {str(path) for group in inputs.values() for path in _listed(group)}
+    folders = {folder for path in paths for folder in list(Path(path).parents)[:2]}  # its own, or its run's
+    return {
+        str(record.path): digest(record.made_from)
+        for folder in sorted(folders)
+        for record in _records(folder / FOLDER)
+        if paths & set(record.outputs)
+    }
+
+
+def _weights(spec: Mapping[str, Any]) -> dict[str, dict[str, str | None]]:
+    """Network by its name in the catalogs -> where its weights came from, and the sha256 of each file."""
+    named = {**spec.get("voters", {}), **spec.get("metrics", {})}
+    if encoder := spec.get("encoder"):
+        named[encoder["name"]] = encoder["entry"]
+    return {
+        name: {place: sha256_of(path) if path and path.is_file() else None for place, path in found.items()}
+        for name, entry in sorted(named.items())
+        if (found := pretrained.files(entry))
+    }
+
+
+def _device() -> tuple[str, str]:
+    """``cuda`` or ``cpu``, and its model."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return "cuda", torch.cuda.get_device_name()
+    return "cpu", processor_name()
+
+
+def processor_name() -> str:
+    """The processor's model, as the system calls it."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor()
+    found = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
+    return found[1].strip() if found else platform.processor()
 
 
 def package_version(package: str) -> str | None:
@@ -102,3 +230,99 @@ def git_state() -> tuple[str | None, bool | None]:
 
 def _output(*command: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout
+
+
+def base_of(path: Path) -> Path:
+    """The folder that the paths of records start from: the one above ``results``.
+
+    Raises:
+        ArtifactError: ``path`` does not exist, or is not in or below a folder ``results``.
+    """
+    absolute = path.absolute()
+    if not absolute.exists():
+        raise ArtifactError(
+            f"{path} is not there; name a result, such as results/embedded/default/claims.json"
+        )
+    for folder in (absolute, *absolute.parents):
+        if folder.name == "results":
+            return folder.parent
+    raise ArtifactError(f"{path} is not below a folder named results; name a result of the workflow")
+
+
+def read_all(path: Path) -> list[Record]:
+    """Every record of the preset that ``path`` belongs to (of all presets, if it is ``results`` itself).
+
+    Raises:
+        ArtifactError: there is none, a damaged one, or ``path`` is no result.
+    """
+    results = base_of(path) / "results"
+    parts = path.absolute().relative_to(results).parts
+    folder = results / parts[0] if parts else results
+    records = [record for place in sorted(folder.rglob(FOLDER)) for record in _records(place)]
+    if not records:
+        raise ArtifactError(f"no record says what made {path}; run the workflow again, which writes them")
+    return records
+
+
+def _records(folder: Path) -> Iterator[Record]:
+    for path in sorted(folder.glob("*.json")):
+        found = read_json(path)
+        try:
+            record = Record(path, found["made_from"], found["measured"])
+            _ = record.step, record.inputs, record.outputs
+        except (KeyError, TypeError, AttributeError):
+            raise ArtifactError(
+                f"{path} is no record of provenance; delete it and run its step again"
+            ) from None
+        yield record
+
+
+def as_tree(path: Path) -> str:
+    """What ``path`` was made from, step by step back to the data: a line a step, one a network.
+
+    Raises:
+        ArtifactError: no record names it.
+    """
+    base, records = base_of(path), read_all(path)
+    makers = {str(base / output): record for record in records for output in record.outputs}
+    if str(path.absolute()) not in makers:
+        raise ArtifactError(
+            f"no record says what made {path}; name a result (a table, a figure, a parquet), or make it again"
+        )
+    lines = [str(path)]
+    shown: set[Path] = set()
+
+    def show(record: Record, stem: str, last: bool) -> None:
+        again = record.path in shown
+        shown.add(record.path)
+        lines.append(f"{stem}{'└─ ' if last else '├─ '}{_line(record)}{', as above' if again else ''}")
+        if again:
+            return
+        below = stem + ("   " if last else "│  ")
+        parents = {
+            makers[name].path: makers[name] for i in record.inputs if (name := str(base / i)) in makers
+        }
+        unknown = [i for i in record.inputs if str(base / i) not in makers]
+        leaves = [f"{i}, of which no record is there" for i in unknown]
+        leaves += [
+            f"{name}: {place}" + (f" {found[:8]}" if found else "")
+            for name, files in record.made_from.get("weights", {}).items()
+            for place, found in files.items()
+        ]
+        for number, leaf in enumerate(leaves, start=1):
+            lines.append(f"{below}{'└─ ' if number == len(leaves) and not parents else '├─ '}{leaf}")
+        for number, parent in enumerate(parents.values(), start=1):
+            show(parent, below, number == len(parents))
+
+    show(makers[str(path.absolute())], "", True)
+    return "\n".join(lines)
+
+
+def _line(record: Record) -> str:
+    made, measured = record.made_from, record.measured
+    commit = (made["git_commit"] or "no commit")[:8] + ("+changes" if made["git_dirty"] else "")
+    seed = f"seed {made['seed']}, " if made["seed"] is not None else ""
+    settings = f"settings {made['spec_sha256'][:8]}"
+    return (
+        f"{record.step}  {settings}, {seed}{commit}, {measured['seconds']:.1f} s, {measured['started_utc']}"
+    )
