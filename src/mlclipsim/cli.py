@@ -121,6 +121,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("results", type=Path, nargs="+", help="files or folders below results/")
     command.set_defaults(call=_verify)
 
+    command = commands.add_parser("bibtex", help="print BibTeX of what a run, or one of its results, used")
+    command.add_argument("results", type=Path, help="a file or folder below results/")
+    command.add_argument("--output", type=Path, help="references.bib, instead of standard output")
+    command.set_defaults(call=_bibtex)
+
+    command = commands.add_parser("crate", help="describe a run as an RO-Crate, in its folder")
+    command.add_argument("run", type=Path, help="results/<preset>/<run>")
+    command.set_defaults(call=_crate)
+
     command = commands.add_parser("pcmp", help="PCMP as a data set: export, check, look at, extend")
     _add_pcmp(command.add_subparsers(required=True, metavar="action"))
     return parser
@@ -408,6 +417,24 @@ def _verify(arguments: argparse.Namespace) -> int:
             print(f"no record says what made {len(verdict.unrecorded)} of their inputs: {names}")
         failed |= bool(verdict.problems)
     return 1 if failed else 0
+
+
+def _bibtex(arguments: argparse.Namespace) -> None:
+    from mlclipsim import citations
+    from mlclipsim.atomic import atomic
+
+    text = citations.as_bibtex(arguments.results)
+    if arguments.output is None:
+        print(text, end="")
+        return
+    with atomic(arguments.output) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _crate(arguments: argparse.Namespace) -> None:
+    from mlclipsim import crate
+
+    print(crate.write(arguments.run))
 
 
 def _check_data(arguments: argparse.Namespace) -> int:

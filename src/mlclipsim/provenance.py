@@ -25,14 +25,16 @@ from mlclipsim.spec import canonical
 
 __all__ = [
     "MODULES",
+    "Lineage",
     "Record",
     "as_tree",
-    "base_of",
     "beside",
     "collect",
+    "commit_date",
+    "digest",
     "git_state",
+    "lineage",
     "package_version",
-    "read_all",
     "write",
 ]
 
@@ -228,11 +230,19 @@ def git_state() -> tuple[str | None, bool | None]:
     return (commit, bool(changed)) if re.fullmatch(r"[0-9a-f]{40,64}", commit) else (None, None)
 
 
+def commit_date(commit: str) -> str | None:
+    """When ``commit`` was made (ISO 8601), None where this repository does not know it."""
+    try:
+        return _output("git", "show", "--no-patch", "--format=%cI", commit).strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
 def _output(*command: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout
 
 
-def base_of(path: Path) -> Path:
+def _base_of(path: Path) -> Path:
     """The folder that the paths of records start from: the one above ``results``.
 
     Raises:
@@ -249,13 +259,13 @@ def base_of(path: Path) -> Path:
     raise ArtifactError(f"{path} is not below a folder named results; name a result of the workflow")
 
 
-def read_all(path: Path) -> list[Record]:
+def _read_all(path: Path) -> list[Record]:
     """Every record of the preset that ``path`` belongs to (of all presets, if it is ``results`` itself).
 
     Raises:
         ArtifactError: there is none, a damaged one, or ``path`` is no result.
     """
-    results = base_of(path) / "results"
+    results = _base_of(path) / "results"
     parts = path.absolute().relative_to(results).parts
     folder = results / parts[0] if parts else results
     records = [record for place in sorted(folder.rglob(FOLDER)) for record in _records(place)]
@@ -277,52 +287,94 @@ def _records(folder: Path) -> Iterator[Record]:
         yield record
 
 
+class Lineage(NamedTuple):
+    """Results and all that they were made from.
+
+    Attributes:
+        base: what the paths of records start from.
+        makers: file -> the record of the step that made it, for every record of the preset.
+        records: of the results asked for and of everything before them, in the order in which they began.
+    """
+
+    base: Path
+    makers: dict[Path, Record]
+    records: list[Record]
+
+
+def lineage(path: Path) -> Lineage:
+    """Follow ``path``, a result or a folder of them, back to the data.
+
+    Raises:
+        ArtifactError: no record names it or anything in it.
+    """
+    base = _base_of(path)
+    makers = {base / output: record for record in _read_all(path) for output in record.outputs}
+    waiting = [record for file, record in makers.items() if file.is_relative_to(path.absolute())]
+    if not waiting:
+        raise ArtifactError(
+            f"no record says what made {path}; name a result (a table, a figure, a parquet), or make it again"
+        )
+    found: dict[Path, Record] = {}
+    while waiting:
+        record = waiting.pop()
+        if record.path not in found:
+            found[record.path] = record
+            waiting += [makers[base / name] for name in record.inputs if base / name in makers]
+    return Lineage(
+        base, makers, sorted(found.values(), key=lambda record: (record.measured["started_utc"], record.path))
+    )
+
+
 def as_tree(path: Path) -> str:
     """What ``path`` was made from, step by step back to the data: a line a step, one a network.
 
     Raises:
         ArtifactError: no record names it.
     """
-    base, records = base_of(path), read_all(path)
-    makers = {str(base / output): record for record in records for output in record.outputs}
-    if str(path.absolute()) not in makers:
-        raise ArtifactError(
-            f"no record says what made {path}; name a result (a table, a figure, a parquet), or make it again"
-        )
-    lines = [str(path)]
-    shown: set[Path] = set()
+    base, makers, records = lineage(path)
+    lines, shown = [str(path)], set()
 
     def show(record: Record, stem: str, last: bool) -> None:
-        again = record.path in shown
-        shown.add(record.path)
-        lines.append(f"{stem}{'└─ ' if last else '├─ '}{_line(record)}{', as above' if again else ''}")
+        again = ", as above" if record.path in shown else ""
+        lines.append(f"{stem}{'└─ ' if last else '├─ '}{_line(record)}{again}")
         if again:
             return
+        shown.add(record.path)
         below = stem + ("   " if last else "│  ")
         parents = {
-            makers[name].path: makers[name] for i in record.inputs if (name := str(base / i)) in makers
+            makers[base / name].path: makers[base / name] for name in record.inputs if base / name in makers
         }
-        unknown = [i for i in record.inputs if str(base / i) not in makers]
-        leaves = [f"{i}, of which no record is there" for i in unknown]
+        leaves = [
+            f"{name}, of which no record is there" for name in record.inputs if base / name not in makers
+        ]
         leaves += [
-            f"{name}: {place}" + (f" {found[:8]}" if found else "")
+            f"{name}: {place}" + (f", sha256 {sha256[:8]}" if sha256 else "")
             for name, files in record.made_from.get("weights", {}).items()
-            for place, found in files.items()
+            for place, sha256 in files.items()
         ]
         for number, leaf in enumerate(leaves, start=1):
             lines.append(f"{below}{'└─ ' if number == len(leaves) and not parents else '├─ '}{leaf}")
         for number, parent in enumerate(parents.values(), start=1):
             show(parent, below, number == len(parents))
 
-    show(makers[str(path.absolute())], "", True)
+    roots = [
+        record
+        for record in records
+        if any((base / o).is_relative_to(path.absolute()) for o in record.outputs)
+    ]
+    for number, root in enumerate(roots, start=1):
+        show(root, "", number == len(roots))
     return "\n".join(lines)
 
 
 def _line(record: Record) -> str:
     made, measured = record.made_from, record.measured
-    commit = (made["git_commit"] or "no commit")[:8] + ("+changes" if made["git_dirty"] else "")
-    seed = f"seed {made['seed']}, " if made["seed"] is not None else ""
-    settings = f"settings {made['spec_sha256'][:8]}"
-    return (
-        f"{record.step}  {settings}, {seed}{commit}, {measured['seconds']:.1f} s, {measured['started_utc']}"
-    )
+    commit = f"commit {made['git_commit'][:8]}" if made["git_commit"] else "no commit"
+    words = [
+        f"settings {made['spec_sha256'][:8]}",
+        *([f"seed {made['seed']}"] if made["seed"] is not None else []),
+        commit + (" with changes" if made["git_dirty"] else ""),
+        f"{measured['seconds']:.1f} s",
+        measured["started_utc"].replace("T", " ").removesuffix("Z"),
+    ]
+    return f"{record.step} ({', '.join(words)})"

@@ -220,8 +220,10 @@ class Plan:
             raise ConfigError(self.missing)
 
     def entry(self, catalog: str, name: str) -> dict[str, Any]:
-        """A catalog entry, with the checksum of weights that ship in the package (its manifest has them)."""
-        entry = dict(self.catalogs[catalog][name])
+        """A catalog entry as steps read it: with the checksum of weights that ship in the package (its
+        manifest has them), and without what to cite, so that completing a reference makes nothing again.
+        """
+        entry = {key: value for key, value in self.catalogs[catalog][name].items() if key != "citation"}
         place = entry.get("weights") or entry.get("checkpoint") or ""
         if place.startswith("package:") and not entry.get("sha256"):
             entry["sha256"] = self._shipped.get(Path(place).stem, {}).get("sha256")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 from mlclipsim import provenance
-from mlclipsim.artifacts import ArtifactError, sha256_of
+from mlclipsim.artifacts import sha256_of
 from mlclipsim.places import locate
 from mlclipsim.provenance import Record
 
@@ -34,7 +35,7 @@ class Verdict(NamedTuple):
 
 
 def verify(path: Path) -> Verdict:
-    """Hash ``path``, a result or a folder of them, and all that it was made from, and compare with the records.
+    """Compare ``path``, a result or a folder of them, and all that it was made from with their records.
 
     Told apart are files that were touched, files that are missing, and results whose inputs were made again
     since, so that they were made by other inputs than those that lie there now.
@@ -42,34 +43,19 @@ def verify(path: Path) -> Verdict:
     Raises:
         ArtifactError: no record names ``path`` or anything in it.
     """
-    base = provenance.base_of(path)
-    records = provenance.read_all(path)
-    made = {base / name: (record, sha256) for record in records for name, sha256 in record.outputs.items()}
-    waiting = [record for file, (record, _) in made.items() if file.is_relative_to(path.absolute())]
-    if not waiting:
-        raise ArtifactError(f"no record says what made {path}; name a result, or make it again")
+    base, makers, records = provenance.lineage(path)
     current = cache(lambda file: sha256_of(file) if file.is_file() else None)
     problems: dict[str, None] = {}  # in order, each once
     unrecorded: set[str] = set()
-    seen: set[Path] = set()
-    while waiting:
-        record = waiting.pop()
-        if record.path in seen:
-            continue
-        seen.add(record.path)
-        for name in record.inputs:
-            if base / name in made:
-                waiting.append(made[base / name][0])
-            else:
-                unrecorded.add(name)
+    for record in records:
+        made = {name: makers[base / name] for name in record.inputs if base / name in makers}
+        unrecorded |= record.inputs.keys() - made.keys()
         now = {
-            name: made[base / name][1] if base / name in made else current(base / name)
-            for name in record.inputs
+            name: made[name].outputs[name] if name in made else current(base / name) for name in record.inputs
         }
-        problems |= dict.fromkeys(
-            [*_touched(record, base, current), *_stale(record, now), *_networks(record, current)]
-        )
-    return Verdict(sorted(problems), current.cache_info().currsize, len(seen), sorted(unrecorded))
+        found = (_touched(record, base, current), _stale(record, now), _networks(record, current))
+        problems |= dict.fromkeys(chain(*found))
+    return Verdict(list(problems), current.cache_info().currsize, len(records), sorted(unrecorded))
 
 
 def _touched(record: Record, base: Path, current: Hash) -> Iterator[str]:
