@@ -113,6 +113,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--gpus", type=int, default=0, help="0 hides them from the step")
     command.set_defaults(call=_step)
 
+    command = commands.add_parser("doctor", help="say what is here, and what each preset still lacks")
+    command.add_argument("presets", nargs="*", help="only these; the exit code is 1 if one cannot run")
+    command.set_defaults(call=_doctor)
+
     command = commands.add_parser("provenance", help="print what a result was made from, back to the data")
     command.add_argument("result", type=Path, help="a file below results/")
     command.set_defaults(call=_provenance)
@@ -394,6 +398,14 @@ def _metrics(_: argparse.Namespace) -> None:
     from mlclipsim import listing
 
     print(listing.metrics())
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from mlclipsim import doctor
+
+    text, ready = doctor.report(arguments.presets)
+    print(text)
+    return 0 if ready else 1
 
 
 def _provenance(arguments: argparse.Namespace) -> None:
