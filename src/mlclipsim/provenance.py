@@ -119,11 +119,12 @@ def collect(
     commit, dirty = git_state()
     lock = Path("requirements.lock")
     device, processor = _device()
+    preset, run = _place(outputs)
     return {
         "made_from": {
             "step": step,
-            "preset": spec.get("preset"),
-            "run": spec.get("run"),
+            "preset": preset,
+            "run": run,
             "seed": spec.get("seed"),
             "threads": spec.get("threads"),
             "device": device,
@@ -182,15 +183,27 @@ def _parents(inputs: Paths) -> dict[str, str]:
     }
 
 
+def _place(outputs: Paths) -> tuple[str | None, str | None]:
+    """Preset and run that the results belong to, by their path; no run where runs share them."""
+    first = next(path for group in outputs.values() for path in _listed(group))
+    _, results, place = str(first).rpartition("results/")
+    preset, _, rest = place.partition("/")
+    run = rest.partition("/")[0]
+    return (preset, run if run != "shared" else None) if results else (None, None)
+
+
 def _weights(spec: Mapping[str, Any]) -> dict[str, dict[str, str | None]]:
-    """Network by its name in the catalogs -> where its weights came from, and the sha256 of each file."""
+    """Network by its name in the catalogs -> where its weights came from, and the sha256 of each file.
+
+    A metric that lacks a file was not run.
+    """
     named = {**spec.get("voters", {}), **spec.get("metrics", {})}
     if encoder := spec.get("encoder"):
         named[encoder["name"]] = encoder["entry"]
     return {
         name: {place: sha256_of(path) if path and path.is_file() else None for place, path in found.items()}
         for name, entry in sorted(named.items())
-        if (found := pretrained.files(entry))
+        if (found := pretrained.files(entry)) and not ("library" in entry and None in found.values())
     }
 
 
@@ -332,49 +345,44 @@ def as_tree(path: Path) -> str:
         ArtifactError: no record names it.
     """
     base, makers, records = lineage(path)
-    lines, shown = [str(path)], set()
+    roots = {
+        next(name for name in record.outputs if (base / name).is_relative_to(path.absolute())): record
+        for record in records
+        if any((base / name).is_relative_to(path.absolute()) for name in record.outputs)
+    }
+    last = records[-1]
+    code = _code(last)
+    began = last.measured["started_utc"].replace("T", " ").removesuffix("Z")
+    seed = f", seed {last.made_from['seed']}" if last.made_from["seed"] is not None else ""
+    lines = [f"{path} (preset {last.made_from['preset']}{seed}, {code}, {began})"]
+    shown: set[Path] = set()
 
-    def show(record: Record, stem: str, last: bool) -> None:
-        again = ", as above" if record.path in shown else ""
-        lines.append(f"{stem}{'└─ ' if last else '├─ '}{_line(record)}{again}")
-        if again:
+    def show(name: str, record: Record, stem: str, end: bool) -> None:
+        line = f"{stem}{'└─ ' if end else '├─ '}{record.step}: {name}"
+        if record.path in shown:
+            lines.append(f"{line}, as above")
             return
         shown.add(record.path)
-        below = stem + ("   " if last else "│  ")
-        parents = {
-            makers[base / name].path: makers[base / name] for name in record.inputs if base / name in makers
-        }
-        leaves = [
-            f"{name}, of which no record is there" for name in record.inputs if base / name not in makers
-        ]
+        other = f", {_code(record)}" if _code(record) != code else ""
+        lines.append(f"{line} ({record.measured['seconds']:.1f} s{other})")
+        below = stem + ("   " if end else "│  ")
+        leaves = [f"{i}, of which no record is there" for i in record.inputs if base / i not in makers]
         leaves += [
-            f"{name}: {place}" + (f", sha256 {sha256[:8]}" if sha256 else "")
-            for name, files in record.made_from.get("weights", {}).items()
+            f"{network}: {place}" + (f", sha256 {sha256[:8]}" if sha256 else "")
+            for network, files in record.made_from.get("weights", {}).items()
             for place, sha256 in files.items()
         ]
+        parents = {makers[base / i].path: (i, makers[base / i]) for i in record.inputs if base / i in makers}
         for number, leaf in enumerate(leaves, start=1):
             lines.append(f"{below}{'└─ ' if number == len(leaves) and not parents else '├─ '}{leaf}")
-        for number, parent in enumerate(parents.values(), start=1):
-            show(parent, below, number == len(parents))
+        for number, (read, parent) in enumerate(parents.values(), start=1):
+            show(read, parent, below, number == len(parents))
 
-    roots = [
-        record
-        for record in records
-        if any((base / o).is_relative_to(path.absolute()) for o in record.outputs)
-    ]
-    for number, root in enumerate(roots, start=1):
-        show(root, "", number == len(roots))
+    for number, (name, root) in enumerate(roots.items(), start=1):
+        show(name, root, "", number == len(roots))
     return "\n".join(lines)
 
 
-def _line(record: Record) -> str:
-    made, measured = record.made_from, record.measured
-    commit = f"commit {made['git_commit'][:8]}" if made["git_commit"] else "no commit"
-    words = [
-        f"settings {made['spec_sha256'][:8]}",
-        *([f"seed {made['seed']}"] if made["seed"] is not None else []),
-        commit + (" with changes" if made["git_dirty"] else ""),
-        f"{measured['seconds']:.1f} s",
-        measured["started_utc"].replace("T", " ").removesuffix("Z"),
-    ]
-    return f"{record.step} ({', '.join(words)})"
+def _code(record: Record) -> str:
+    commit, dirty = record.made_from["git_commit"], record.made_from["git_dirty"]
+    return f"commit {commit[:8]}{' with changes' if dirty else ''}" if commit else "no commit"
