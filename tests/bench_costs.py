@@ -1,7 +1,7 @@
 """What networks and metrics cost on this machine: the figures of config/costs.yaml, for `mlclipsim plan`.
 
 Processor time on one thread, so that other programs do not count; multiply-accumulates by torch's counter.
-Networks whose weights are not here are counted, not timed. Prints YAML: `python tests/bench_costs.py [name ...]`.
+Networks whose weights are not here are counted, not timed. Prints YAML of all, or of those named.
 """
 
 from __future__ import annotations

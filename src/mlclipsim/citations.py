@@ -18,7 +18,7 @@ from mlclipsim import spec
 from mlclipsim.artifacts import ArtifactError
 from mlclipsim.provenance import Lineage, Record, lineage
 
-__all__ = ["as_bibtex", "bibliography", "keys"]
+__all__ = ["as_bibtex", "bibliography", "in_words", "keys"]
 
 THE_PAPER = "ding2026mlclipsim"
 THE_WORKFLOW = "snakemake"  # starts the steps, so that none of them imports it
@@ -84,6 +84,14 @@ def bibliography() -> dict[str, str]:
     text = (spec.project_root() / "config" / "references.bib").read_text(encoding="utf-8")
     entries = re.finditer(r"^@\w+\{([^,\s]+),\n.*?^\}\n", text, re.MULTILINE | re.DOTALL)
     return {entry[1]: entry[0] for entry in entries}
+
+
+def in_words(key: str) -> str:
+    """An entry as a line of text: ``Russakovsky et al., ImageNet Large Scale ..., 2015``."""
+    fields = dict(re.findall(r"^  (\w+) = \{(.*)\},$", bibliography()[key], re.MULTILINE))
+    first, *others = fields["author"].split(" and ")
+    words = [first.partition(",")[0] + " et al." * bool(others), fields["title"], fields.get("year", "")]
+    return re.sub(r"[{}]", "", ", ".join(filter(None, words)))
 
 
 def _with_version(entry: str, version: str | None) -> str:

@@ -113,6 +113,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--gpus", type=int, default=0, help="0 hides them from the step")
     command.set_defaults(call=_step)
 
+    command = commands.add_parser("plan", help="forecast jobs, forward passes, hours, downloads and disk")
+    _configurable(command)
+    command.add_argument("--cores", type=int, default=os.cpu_count(), help="default: all of this machine")
+    command.set_defaults(call=_plan)
+
     command = commands.add_parser("doctor", help="say what is here, and what each preset still lacks")
     command.add_argument("presets", nargs="*", help="only these; the exit code is 1 if one cannot run")
     command.set_defaults(call=_doctor)
@@ -323,6 +328,7 @@ def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _pcmp_export(arguments: argparse.Namespace) -> None:
+    from mlclipsim import citations
     from mlclipsim import spec as specs
     from mlclipsim.pcmp.export import STEPS, export
 
@@ -336,13 +342,17 @@ def _pcmp_export(arguments: argparse.Namespace) -> None:
                 "one that made it with --config or --configfile"
             )
     folders = arguments.tables or [Path(plan.shared(step, "table")).parent for step in STEPS]
+    config = {step: plan.slice(step) for step in STEPS}
+    photographs = config["references"]["references"]
+    if key := plan.catalogs["datasets"][photographs["source"]].get("citation"):  # for the data sheet
+        photographs["dataset"]["citation"] = citations.in_words(key)
     made = export(
         folders,
         arguments.output,
         name=arguments.name or f"pcmp-{plan.preset}",
         preset=plan.preset,
         seed=plan.config["seed"],
-        config={step: plan.slice(step) for step in STEPS},
+        config=config,
         folds=plan.config["folds"],
         version=arguments.version,
         shards=arguments.shards,
@@ -400,6 +410,16 @@ def _metrics(_: argparse.Namespace) -> None:
     print(listing.metrics())
 
 
+def _plan(arguments: argparse.Namespace) -> None:
+    from mlclipsim import forecast
+    from mlclipsim import spec as specs
+
+    if arguments.cores < 1:
+        raise UsageError(f"expected --cores of 1 or more, got {arguments.cores}")
+    plan = specs.load(_overrides(arguments), planning=True)
+    print(forecast.as_table(plan, forecast.forecast(plan, arguments.cores)))
+
+
 def _doctor(arguments: argparse.Namespace) -> int:
     from mlclipsim import doctor
 
@@ -422,7 +442,8 @@ def _verify(arguments: argparse.Namespace) -> int:
         verdict = verify(path)
         for problem in verdict.problems:
             print(f"mlclipsim: {problem}", file=sys.stderr)
-        state = f"{len(verdict.problems)} problems" if verdict.problems else "sound"
+        number = len(verdict.problems)
+        state = f"{number} problem{'s' * (number > 1)}" if number else "sound"
         print(f"{path}: {state} ({verdict.n_files} files of {verdict.n_records} steps)")
         if verdict.unrecorded:
             names = ", ".join(verdict.unrecorded[:3]) + (" ..." if len(verdict.unrecorded) > 3 else "")

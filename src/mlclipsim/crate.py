@@ -124,7 +124,7 @@ def _networks(crate: ROCrate, record: Record) -> list[Any]:
     """The weights that a step ran, an entity for each network."""
     entities = []
     for name, places in record.made_from.get("weights", {}).items():
-        properties = {"@type": "CreativeWork", "name": f"{name}: {', '.join(places)}"}
+        properties: dict[str, Any] = {"@type": "CreativeWork", "name": f"{name}: {', '.join(places)}"}
         if sums := [sha256 for sha256 in places.values() if sha256]:
             properties["sha256"] = sums[0] if len(sums) == 1 else sums
         entities.append(crate.add(ContextEntity(crate, f"#weights-{name}", properties)))

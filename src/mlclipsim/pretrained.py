@@ -10,7 +10,7 @@ from typing import Any
 
 from mlclipsim.places import locate
 
-__all__ = ["command", "files"]
+__all__ = ["command", "files", "hub_folder", "is_fetched"]
 
 
 def files(entry: dict[str, Any]) -> dict[str, Path | None]:
@@ -31,8 +31,8 @@ def files(entry: dict[str, Any]) -> dict[str, Path | None]:
     place = entry.get("weights") or entry.get("checkpoint")
     if not place:
         return {}
-    find = _TAGGED.get(entry.get("builder", ""))
-    if find and not _is_path(place):
+    if is_fetched(entry):
+        find = _TAGGED[entry["builder"]]
         return {f"{entry['architecture']}.{place}": find(entry["architecture"], place)}
     return {place: _existing(locate(place))}
 
@@ -45,12 +45,19 @@ def command(entry: dict[str, Any]) -> str:
     if "library" in entry:
         return str(entry["needs"])
     place, architecture = entry.get("weights") or entry["checkpoint"], entry.get("architecture")
-    if entry.get("builder") == "timm" and not _is_path(place):
+    if entry.get("builder") == "timm" and is_fetched(entry):
         return f"python -c \"import timm; timm.create_model('{architecture}.{place}', pretrained=True)\""
-    if entry.get("builder") == "torchvision" and not _is_path(place):
+    if entry.get("builder") == "torchvision" and is_fetched(entry):
         call = f"models.get_model('{architecture}', weights='{place}')"
         return f'python -c "import torchvision; torchvision.{call}"'
     return f"put the file at {locate(place)}"
+
+
+def is_fetched(entry: dict[str, Any]) -> bool:
+    """Whether a library fetches the weights of an encoder or a machine, rather than a user."""
+    if entry.get("source") == "open_clip":
+        return True
+    return entry.get("builder") in _TAGGED and not _is_path(entry["weights"])
 
 
 def hub_folder() -> Path:

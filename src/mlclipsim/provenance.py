@@ -123,8 +123,8 @@ def collect(
     return {
         "made_from": {
             "step": step,
-            "preset": preset,
-            "run": run,
+            "preset": spec.get("preset", preset),
+            "run": spec.get("run", run),
             "seed": spec.get("seed"),
             "threads": spec.get("threads"),
             "device": device,

@@ -44,6 +44,8 @@ __all__ = [
 CATALOGS = ("codecs", "datasets", "encoders", "machines", "metrics")
 # How fast a step runs, not what it studies: not in digests (changing one reruns a step in place).
 EXECUTION = frozenset({"threads", "batch_size"})
+# Keys of catalog entries that no step reads: completing a reference makes nothing again.
+DOCUMENTING = frozenset({"citation", "holds"})
 # Steps that spread over processes: `workers` of them, one thread each.
 IN_PROCESSES = frozenset({"pcmp_images", "baselines"})
 # The steps whose results runs share, and those that each reads.
@@ -221,9 +223,9 @@ class Plan:
 
     def entry(self, catalog: str, name: str) -> dict[str, Any]:
         """A catalog entry as steps read it: with the checksum of weights that ship in the package (its
-        manifest has them), and without what to cite, so that completing a reference makes nothing again.
+        manifest has them), and without what only documents it.
         """
-        entry = {key: value for key, value in self.catalogs[catalog][name].items() if key != "citation"}
+        entry = {key: value for key, value in self.catalogs[catalog][name].items() if key not in DOCUMENTING}
         place = entry.get("weights") or entry.get("checkpoint") or ""
         if place.startswith("package:") and not entry.get("sha256"):
             entry["sha256"] = self._shipped.get(Path(place).stem, {}).get("sha256")

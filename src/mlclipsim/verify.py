@@ -72,10 +72,10 @@ def _touched(record: Record, base: Path, current: Hash) -> Iterator[str]:
 def _stale(record: Record, now: dict[str, str | None]) -> Iterator[str]:
     """Inputs that lie there now with another content than the step read."""
     for name, read in record.inputs.items():
-        if now[name] is None:
+        if (lies_there := now[name]) is None:
             yield f"{name} is missing"
-        elif now[name] != read:
-            yield f"{_names(record)} was made from another {name}: {read[:8]}, now {now[name][:8]}"
+        elif lies_there != read:
+            yield f"{_names(record)} was made from another {name}: {read[:8]}, now {lies_there[:8]}"
 
 
 def _networks(record: Record, current: Hash) -> Iterator[str]:
