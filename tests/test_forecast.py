@@ -62,7 +62,7 @@ def test_work_grows_with_what_is_asked_for():
     assert of("embedded", metrics=["psnr"])["baselines"].cpu_seconds < one["baselines"].cpu_seconds / 5
 
 
-def test_a_measured_gpu_takes_the_place_of_the_assumed_one(monkeypatch):
+def test_until_a_gpu_was_measured_one_is_assumed():
     plan = spec.load({"preset": "paper"}, planning=True)
     assumed = forecast(plan, cores=2)
     assert (assumed.gpu_gmacs_per_second, assumed.source.split(",")[0]) == (4000, "assumed")
