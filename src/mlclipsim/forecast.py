@@ -62,6 +62,16 @@ class Forecast:
 
 
 @dataclass(frozen=True)
+class _Study:
+    """What the costs of a step follow from."""
+
+    plan: spec.Plan
+    costs: dict[str, Any]  # config/costs.yaml
+    gpu_gmacs_per_second: float
+    units: dict[str, int]  # how many there are of what steps count, but passes and scores
+
+
+@dataclass(frozen=True)
 class _Images:
     """A set of images that networks and metrics go through."""
 
@@ -80,7 +90,7 @@ def forecast(plan: spec.Plan, cores: int) -> Forecast:
     judged = [_judged_images(plan, name) for name in plan.config["human"]["datasets"]]
     towers = list(dict.fromkeys([*plan.encoders, plan.untrained]))
     lit = [name for name in towers if plan.entry("encoders", name)["source"] == "lit"]
-    pcmp = {
+    units = {
         "references": own.references,
         "images": own.images,
         "pairs": pairs,
@@ -88,19 +98,17 @@ def forecast(plan: spec.Plan, cores: int) -> Forecast:
         "photographs": plan.config["lit"]["photographs"],
         "judged": sum(images.images for images in judged),
     }
+    study = _Study(plan, costs, rate, units)
     runs = {"fit": plan.encoders, "similarities": towers, "lit_encoder": lit}
     steps = []
-    for step, about in STEPS.items():
+    for step in STEPS:
         if step.startswith("human_") and step != "human_iqa":
             of_two = [plan.encoder, plan.untrained] if step == "human_similarities" else [None]
             parts = [(images, tower) for images in judged for tower in dict.fromkeys(of_two)]
         else:
             parts = [(own, tower) for tower in runs.get(step, [None])]
         if parts:
-            found = [
-                _step(plan, costs, rate, step, images, tower, pcmp, about.report) for images, tower in parts
-            ]
-            steps.append(_sum(found))
+            steps.append(_sum([_step(study, step, images, tower) for images, tower in parts]))
     return Forecast(steps, cores, rate, source, _downloads(plan, costs), _untimed(plan, costs))
 
 
@@ -148,18 +156,11 @@ def _judged_images(plan: spec.Plan, name: str) -> _Images:
     return _Images(holds["references"], holds["images"], holds["images"], pixels / 1e6)
 
 
-def _step(
-    plan: spec.Plan,
-    costs: dict[str, Any],
-    rate: float,
-    step: str,
-    images: _Images,
-    tower: str | None,
-    pcmp: dict[str, int],
-    report: bool,
-) -> StepForecast:
+def _step(study: _Study, step: str, images: _Images, tower: str | None) -> StepForecast:
+    """One job of ``step`` on a set of images; ``tower`` is the encoder that it runs or is about."""
+    plan, costs = study.plan, study.costs
     made = StepForecast(step, jobs=1, cpu_seconds=costs["job_seconds"])
-    if report:
+    if STEPS[step].report:
         made.cpu_seconds, made.bytes = costs["report"]["seconds"], costs["report"]["bytes"]
         return made
     cost = costs["steps"].get(step)
@@ -174,15 +175,14 @@ def _step(
         made.items = made.passes = seen * len(networks)
         made.cpu_seconds += seen * (decode + sum(_pass_ms(costs, name) for name in networks) / 1e3)
         gmacs = sum(_cost(costs, name).get("gmacs", 0.0) for name in networks)
-        made.gpu_seconds = seen * (decode + gmacs / rate)
-        made.gpu_seconds += costs["job_seconds"]
+        made.gpu_seconds = costs["job_seconds"] + seen * (decode + gmacs / study.gpu_gmacs_per_second)
     elif cost["unit"] == "scores":
         metrics = [costs["metrics"][name] for name in plan.config["metrics"] if name in costs["metrics"]]
         made.items = images.scored * len(metrics)
         each = sum(_ms(metric, images.megapixels) for metric in metrics) / 1e3
         made.cpu_seconds += images.scored * (decode + each)
     else:
-        made.items = images.images if step == "human_images" else pcmp[cost["unit"]]
+        made.items = images.images if step == "human_images" else study.units[cost["unit"]]
         made.cpu_seconds += made.items * _ms(cost, images.megapixels) / 1e3
     size = cost.get("bytes", 0) + cost.get("bytes_per_megapixel", 0) * images.megapixels
     made.bytes = made.items * size

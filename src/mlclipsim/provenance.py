@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,7 +93,7 @@ class Record(NamedTuple):
 
 
 def _flat(groups: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    return {path: digest for group in groups.values() for path, digest in group.items()}
+    return {path: sha256 for group in groups.values() for path, sha256 in group.items()}
 
 
 def beside(outputs: Paths) -> Path:
@@ -172,15 +173,18 @@ def _hashes(paths: Paths) -> dict[str, dict[str, str]]:
 
 
 def _parents(inputs: Paths) -> dict[str, str]:
-    """Record of each input that has one -> sha256 of its ``made_from``, and so of all that came before."""
+    """Record of each input that has one -> sha256 of its ``made_from``, and so of all that came before.
+
+    A damaged record stops those who read it later, not a step that has done its work.
+    """
     paths = {str(path) for group in inputs.values() for path in _listed(group)}
-    folders = {folder for path in paths for folder in list(Path(path).parents)[:2]}  # its own, or its run's
-    return {
-        str(record.path): digest(record.made_from)
-        for folder in sorted(folders)
-        for record in _records(folder / FOLDER)
-        if paths & set(record.outputs)
-    }
+    found = {}
+    for folder in sorted({folder for path in paths for folder in list(Path(path).parents)[:2]}):  # or its run
+        with suppress(ArtifactError):
+            for record in _records(folder / FOLDER):
+                if paths & record.outputs.keys():
+                    found[str(record.path)] = digest(record.made_from)
+    return found
 
 
 def _place(outputs: Paths) -> tuple[str | None, str | None]:
