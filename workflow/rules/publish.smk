@@ -13,10 +13,8 @@ rule bibtex:
         plan.own("logs", "bibtex.txt"),
     conda:
         "../../environment.yml"
-    params:
-        run=plan.own(),
     shell:
-        "python -m mlclipsim bibtex {params.run:q} --output {output.bib:q} > {log:q} 2>&1"
+        'python -m mlclipsim bibtex "$(dirname {output.bib:q})" --output {output.bib:q} > {log:q} 2>&1'
 
 
 rule crate:
@@ -30,7 +28,5 @@ rule crate:
         plan.own("logs", "crate.txt"),
     conda:
         "../../environment.yml"
-    params:
-        run=plan.own(),
     shell:
-        "python -m mlclipsim crate {params.run:q} > {log:q} 2>&1"
+        'python -m mlclipsim crate "$(dirname {output.metadata:q})" > {log:q} 2>&1'
