@@ -32,7 +32,7 @@ def main() -> None:
     for catalog, measure in (("machines", machine), ("encoders", encoder), ("metrics", metric)):
         print(f"{catalog}:")
         for name in plan.catalogs[catalog]:
-            entry = plan.entry(catalog, name)
+            entry = plan.metric(name) if catalog == "metrics" else plan.entry(catalog, name)
             if entry.get("source") != "untrained" and (not wanted or name in wanted):
                 figures = ", ".join(f"{key}: {value:.4g}" for key, value in measure(name, entry).items())
                 print(f"  {name}: {{{figures}}}", flush=True)

@@ -54,6 +54,7 @@ def invent(
     values = 0.6 - np.linspace(0.02, 0.12, len(LAYERS)) * effects
     similarities = pd.DataFrame(values, columns=LAYERS)
     tables["similarities"] = pd.concat([images[["image_id", "reference_id"]], similarities], axis=1)
+    tables["products"] = _products(images, values)
     utility = pd.Series(values @ PLANTED, index=images["image_id"])
     tables |= _votes(rng, pairs, pairs["image_a"].map(utility) - pairs["image_b"].map(utility))
     unrelated = np.random.default_rng(1)  # the votes do not come from these
@@ -98,6 +99,16 @@ def invent(
     return SimpleNamespace(tables=SimpleNamespace(**tables), paths=paths, folds=folds, seed=20261122)
 
 
+def _products(images: pd.DataFrame, values: np.ndarray) -> pd.DataFrame:
+    """Every similarity as a sum over four channels, the first of which knows all that differs."""
+    share = np.array([1.0, 0.0, 0.0, 0.0])
+    rest = np.random.default_rng(5).normal(0, 0.03, (*values.shape, 4))
+    rest -= rest.mean(axis=-1, keepdims=True)  # other channels' differences cancel
+    terms = (values[..., None] * share + rest).astype(np.float16)
+    columns = {name: list(terms[:, number]) for number, name in enumerate(LAYERS)}
+    return images[["image_id", "reference_id"]].assign(**columns)
+
+
 def _images(
     rng: np.random.Generator, references: dict[str, int], families: list[str], picture: Picture
 ) -> dict[str, pd.DataFrame]:
@@ -119,7 +130,7 @@ def _images(
                     "target_db": target,
                     "family": family,
                     "photometric": family in ("contrast", "brightness"),
-                    "strength": rng.random(),
+                    "strength": (rng.random() + 40 - target) / 50,  # more of it for a lower PSNR
                     "psnr_db": target + rng.uniform(-0.05, 0.05),
                     "evaluations": 9,
                     "image": encode_image(picture(reference, family, target)),
@@ -237,6 +248,21 @@ def invented_preference(invented_pcmp, invented_weights, tmp_path_factory) -> di
     }
     machine_preference.evaluate(spec, inputs, outputs)
     return outputs
+
+
+@pytest.fixture(scope="session")
+def invented_severity(invented_pcmp, invented_weights, tmp_path_factory) -> dict[str, Path]:
+    """What the severity step makes of :func:`invented_pcmp`: paths of ``severity``, and of our ``scores``."""
+    from mlclipsim import fit
+    from mlclipsim.benchmarks import severity
+
+    folder = tmp_path_factory.mktemp("severity")
+    ours, result = folder / "ml_clipsim.parquet", folder / "severity.parquet"
+    fit.score({"seed": 1}, invented_pcmp.paths | {"weights": invented_weights}, {"scores": ours})
+    inputs = {"images": invented_pcmp.paths["images"], "scores": [invented_pcmp.paths["scores"], ours]}
+    spec = {"seed": invented_pcmp.seed, "benchmark": {"resamples": 500}}
+    severity.evaluate(spec, inputs, {"severity": result})
+    return {"severity": result, "scores": ours}
 
 
 @pytest.fixture(scope="session")

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from mlclipsim.artifacts import (
     ArtifactError,
+    iterate_table,
     read_json,
     read_table,
     sha256_of,
+    stream_table,
     write_json,
     write_table,
 )
@@ -77,3 +81,18 @@ def test_damaged_json_says_so(tmp_path):
 def test_sha256_is_the_files(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
     assert sha256_of(tmp_path / "x") == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_a_table_read_in_pieces_does_not_stay_in_memory(tmp_path):
+    rng = np.random.default_rng(0)
+    with stream_table(tmp_path / "references.parquet", "references") as append:
+        for number in range(32):
+            row = {"reference_id": str(number), "photograph": "p", "role": "r", "label": 0, "caption": ""}
+            append(pd.DataFrame([row | {"image": rng.bytes(2**20)}]).astype({"label": "int32"}))
+    pool = pa.default_memory_pool()
+    before, held = pool.bytes_allocated(), []
+    for frame in iterate_table(tmp_path / "references.parquet", "references", rows=1):
+        assert len(frame) == 1
+        held.append((pool.bytes_allocated() - before) / 2**20)
+    assert len(held) == 32
+    assert max(held) < 16  # of 32 MiB

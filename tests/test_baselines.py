@@ -6,22 +6,19 @@ Against published values: test_baselines_published.py.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-import yaml
 
-from mlclipsim import baselines
+from mlclipsim import baselines, spec
 from mlclipsim.artifacts import ArtifactError, read_table, write_table
 from mlclipsim.images import decode_image, encode_image, to_tensor
 
-CATALOG = yaml.safe_load(
-    (Path(__file__).parents[1] / "config" / "catalog" / "metrics.yaml").read_text(encoding="utf-8")
-)
-NAMES = tuple(name for name, entry in CATALOG.items() if entry["needs"] == "nothing")
+PLAN = spec.load(planning=True)
+CATALOG = {name: PLAN.metric(name) for name in PLAN.catalogs["metrics"]}
+NAMES = (*(name for name, entry in CATALOG.items() if entry["needs"] == "nothing"), "deep_features")
 SOME = ("psnr", "ms_ssim", "gmsd")
 
 
@@ -64,7 +61,7 @@ def test_direction_is_as_the_catalog_says(name):
 def test_what_runs_without_more_and_what_needs_weights():
     assert set(NAMES) == {
         *("psnr", "ssim", "ms_ssim", "iw_ssim", "vif_p", "fsim", "gmsd", "ms_gmsd", "vsi", "haarpsi"),
-        *("mdsi", "dss", "sr_ssim"),
+        *("mdsi", "dss", "sr_ssim", "deep_features"),
     }
     assert set(CATALOG) - set(NAMES) == {
         *("lpips", "lpips_vgg", "lpips_squeeze", "dists", "pieapp", "dreamsim", "topiq_fr", "afine")
@@ -88,6 +85,7 @@ def test_five_scales_become_three_below_161_pixels_and_the_variant_says_so(name)
         ({"library": "numpy"}, "expected a library"),
         ({"function": "nonsense"}, "no function"),
         ({"colour": "sepia"}, "expected colour"),
+        (CATALOG["deep_features"] | {"function": "nonsense"}, "mlclipsim.deep_features has no function"),
     ],
 )
 def test_wrong_catalog_entries_are_refused(entry, said):
@@ -124,6 +122,8 @@ def test_what_the_catalog_names_is_in_the_installed_library(name):
 
 def test_what_a_metric_lacks_is_said(hub, monkeypatch):
     assert [name for name in CATALOG if baselines.lacks(CATALOG[name]) is None] == list(NAMES)
+    none = spec.load({"feature_network": None}, planning=True).metric("deep_features")
+    assert baselines.lacks(none) == "no feature_network is chosen"
     weights = hub / "checkpoints" / "alexnet-owt-7be5be79.pth"
     assert baselines.lacks(CATALOG["lpips"]) == f"{weights} is not there"
     weights.write_bytes(b"half a download")
@@ -222,6 +222,43 @@ def test_processes_and_other_references_change_no_byte(small, tmp_path):
     rest = _score(paths, tmp_path)
     kept = scores[scores["image_id"].isin(alone["image_id"])].reset_index(drop=True)
     assert kept.equals(rest)
+
+
+def test_a_further_metric_does_not_score_the_others_again(small, tmp_path, monkeypatch, caplog):
+    """Nor does a second run; other images, another variant of a metric or a damaged file do."""
+    paths, images, _ = small
+    scored = []
+    real = baselines._score_all
+
+    def watched(metrics, *rest):
+        scored.append(sorted(metrics))
+        return real(metrics, *rest)
+
+    monkeypatch.setattr(baselines, "_score_all", watched)
+
+    def run(names, change=(), inputs=paths):
+        asked = {name: CATALOG[name] for name in names}
+        if change:
+            asked[change[0]] = asked[change[0]] | change[1]
+        out = tmp_path / "scores.parquet"
+        baselines.score({"metrics": asked, "cache": str(tmp_path / "kept")}, inputs, {"scores": out})
+        return out.read_bytes()
+
+    run(["psnr", "ssim"])
+    both = run(["psnr", "ssim", "gmsd"])
+    assert scored == [["psnr", "ssim"], ["gmsd"]]
+    assert run(["gmsd", "psnr", "ssim"]) == both
+    assert len(scored) == 2
+    run(["psnr", "ssim"], ("ssim", {"arguments": {"downsample": True}, "variant": "smaller"}))
+    assert scored[2:] == [["ssim"]]
+    (kept,) = (tmp_path / "kept").glob("gmsd-*.parquet")
+    kept.write_bytes(kept.read_bytes()[:-9])
+    assert run(["psnr", "ssim", "gmsd"]) == both
+    assert scored[3:] == [["gmsd"]]
+    assert "made again" in caplog.text
+    write_table(tmp_path / "fewer.parquet", images.iloc[1:], "images")
+    run(["psnr", "ssim"], inputs=paths | {"images": tmp_path / "fewer.parquet"})
+    assert scored[4:] == [["psnr", "ssim"]]
 
 
 def test_a_metric_without_its_weights_has_no_row_and_fails_nothing(small, tmp_path, hub, caplog):

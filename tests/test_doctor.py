@@ -43,7 +43,7 @@ def test_the_report_has_each_part_and_each_command_once(tmp_path, monkeypatch, c
     for title in ("Environment", "Devices", "Caches", "Presets", "Not here, and what gets it"):
         assert re.search(rf"^{title}$", text, re.MULTILINE), title
     assert re.search(r"^  embedded +ready; \d+ of \d+ metrics would not run$", text, re.MULTILINE)
-    assert re.search(r"^  local +lacks 1 encoder, 6 machines, 2 data sets; ", text, re.MULTILINE)
+    assert re.search(r"^  local +lacks 1 encoder, 7 machines, 2 data sets; ", text, re.MULTILINE)
     commands = [line for line in text.splitlines() if line.startswith("      ")]
     assert sum("models.vgg16(" in line for line in commands) == 1  # LPIPS and DISTS want the same file
 

@@ -31,13 +31,20 @@ def test_counts_are_near_those_of_the_reference_run(preset):
     assert steps["pcmp_pairs"].items == pytest.approx(counted["pairs"], rel=0.1)
 
 
-# Seconds of one core: logs of runs on the machine of config/costs.yaml that shared it with little else.
+# Seconds of one core: logs of runs on the machine of config/costs.yaml that shared it with little else,
+# before there was a feature network.
 MEASURED = {
-    "local": {"pcmp_images": 2 * 163.8, "predictions": 1352.7, "similarities": 520.2 + 428.8},
+    "local": {
+        "pcmp_images": 2 * 163.8,
+        "predictions": 1352.7,
+        "channel_similarities": 520.2,
+        "similarities": 428.8,
+    },
     "embedded": {
         "pcmp_images": 2 * 30.4,
         "predictions": 105.0,
-        "similarities": 26.7 + 33.3 + 27.4,
+        "channel_similarities": 26.7,
+        "similarities": 33.3 + 27.4,
         "baselines": 2 * 50.4,
     },
 }
@@ -45,7 +52,9 @@ MEASURED = {
 
 @pytest.mark.parametrize(("preset", "step"), [(p, step) for p, steps in MEASURED.items() for step in steps])
 def test_times_are_within_30_percent_of_what_runs_took(preset, step):
-    assert of(preset)[step].cpu_seconds == pytest.approx(MEASURED[preset][step], rel=0.3)
+    assert of(preset, feature_network=None)[step].cpu_seconds == pytest.approx(
+        MEASURED[preset][step], rel=0.3
+    )
 
 
 def test_a_whole_run_is_within_30_percent():
@@ -94,7 +103,7 @@ def test_steps_and_networks_without_costs_are_named(monkeypatch):
     monkeypatch.setattr(spec, "read_yaml", poorer)
     plan = spec.load({"preset": "embedded"}, planning=True)
     found = forecast(plan, cores=2)
-    assert [step.step for step in found.steps if not step.measured] == ["votes"]
+    assert "votes" in [step.step for step in found.steps if not step.measured]
     assert "scene-dla" in found.untimed
 
 

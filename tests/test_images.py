@@ -17,6 +17,7 @@ from mlclipsim.images import (
     check_images,
     decode_image,
     encode_image,
+    image_size,
     read_image,
     resize,
     to_tensor,
@@ -70,6 +71,22 @@ def test_other_modes_are_refused(tmp_path: Path, picture: np.ndarray, mode: str,
         image = Image.fromarray(picture).convert(mode)
     with pytest.raises(ImageError, match=rf"mode {re.escape(mode)}, expected 8-bit RGB or grey"):
         read_image(saved(tmp_path / f"x.{suffix}", image))
+
+
+def test_damaged_avif(picture: np.ndarray) -> None:
+    """Pillow raises a RuntimeError for it, be the damage in the header or behind it."""
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, "AVIF")
+    data = bytearray(stream.getvalue())
+    assert image_size(bytes(data), "AVIF") == picture.shape[:2]
+    with pytest.raises(ImageError, match="no sound header of PNG"):
+        image_size(bytes(data), "PNG")
+    with pytest.raises(ImageError, match="no sound header of AVIF"):
+        image_size(bytes(data).replace(b"iloc", b"ilox"), "AVIF")
+    coded = data.index(b"mdat") + 4
+    data[coded : coded + 8] = b"\xff" * 8
+    with pytest.raises(ImageError, match="truncated or damaged"):
+        decode_image(bytes(data))
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])

@@ -12,6 +12,7 @@ import torch
 
 from mlclipsim import similarities
 from mlclipsim.artifacts import ArtifactError, read_table, write_table
+from mlclipsim.comparison import Comparison
 from mlclipsim.images import encode_image, to_tensor
 from mlclipsim.metric import MLCLIPSim
 
@@ -78,6 +79,24 @@ def run(folder: Path, inputs: dict[str, Path], **changes: Any) -> pd.DataFrame:
     return read_table(folder / "similarities.parquet", "similarities")
 
 
+def test_terms_by_channel_come_from_the_same_pass(tmp_path: Path, pictures: dict[str, np.ndarray]) -> None:
+    order = [name for name in pictures if "." in name]
+    inputs = tables(tmp_path, pictures, order, ["r0", "r1", "r2", "r3"])
+    alone = run(tmp_path, inputs)
+    outputs = {name: tmp_path / f"both_{name}.parquet" for name in ("similarities", "products")}
+    spec = {"encoder": {"name": "tiny-untrained", "entry": ENTRY}, "batch_size": 3, "threads": 1}
+    similarities.build(spec, inputs, outputs)
+    assert outputs["similarities"].read_bytes() == (tmp_path / "similarities.parquet").read_bytes()
+    products = read_table(outputs["products"], "products")
+    assert list(products.columns) == list(alone.columns)
+    assert list(products["image_id"]) == order
+    for layer, size in (("layer_01", 32), ("layer_02", 32), ("global", 16)):
+        terms = np.stack(products[layer].to_list())
+        assert terms.shape == (len(order), size)
+        assert terms.dtype == np.float16
+        np.testing.assert_allclose(terms.astype(float).sum(axis=1), alone[layer], atol=1e-3)
+
+
 def test_rows_are_the_metric_of_each_pair(tmp_path: Path, pictures: dict[str, np.ndarray]) -> None:
     order = [name for name in pictures if "." in name]
     table = run(tmp_path, tables(tmp_path, pictures, order, ["r0", "r1", "r2", "r3"]))
@@ -96,11 +115,11 @@ def test_each_reference_is_encoded_once(
     tmp_path: Path, pictures: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded: list[int] = []
-    original = MLCLIPSim.encode
-    monkeypatch.setattr(MLCLIPSim, "encode", lambda self, x: encoded.append(len(x)) or original(self, x))
+    original = Comparison.encode
+    monkeypatch.setattr(Comparison, "encode", lambda self, x: encoded.append(len(x)) or original(self, x))
     order = [name for name in pictures if "." in name]
     run(tmp_path, tables(tmp_path, pictures, order, ["r3", "r1", "r0", "r2"]))
-    assert encoded == [1, 1, 1, 1]
+    assert encoded == [1, 3, 2] * 4  # a reference, and its five images in batches of three
 
 
 def test_any_order_and_batch_and_the_same_bytes(tmp_path: Path, pictures: dict[str, np.ndarray]) -> None:

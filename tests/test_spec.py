@@ -98,14 +98,21 @@ def test_wrong_values_are_named(overrides, expected):
 def test_encoder_and_voters_share_no_family(group):
     folds = [{"seen": ["mcunet"], "held_out": ["squeezenet1-1"]}]
     folds[0][group] = ["mobilenetv2-075"]
-    found = [problem for problem in problems(preset="local", folds=folds) if "family" in problem]
+    found = [p for p in problems(preset="local", feature_network=None, folds=folds) if "family" in p]
     assert len(found) == 1
     assert f"family 'mobilenetv2' is both in encoder and in {group}" in found[0]
 
 
+def test_the_feature_network_is_of_no_voters_family():
+    found = problems(feature_network="scene-darknet")
+    assert len(found) == 1
+    assert "family 'darknet' is both in feature_network and in held_out (scene-darknet)" in found[0]
+    assert "did you mean 'scene-vgg'?" in problems(feature_network="scene-vg")[0]
+
+
 def test_the_backbone_of_a_detector_or_segmenter_counts():
     folds = [{"seen": ["mcunet", "deeplabv3-mobilenetv2"], "held_out": ["squeezenet1-1"]}]
-    found = [problem for problem in problems(preset="local", folds=folds) if "family" in problem]
+    found = [p for p in problems(preset="local", feature_network=None, folds=folds) if "family" in p]
     assert len(found) == 1
     assert "family 'mobilenetv2' is both in encoder and in seen (lit-mobilenetv2, deeplabv3" in found[0]
     folds = [{"seen": ["scene-detector", "scene-dla"], "held_out": ["scene-vovnet"]}]
@@ -124,13 +131,13 @@ def test_missing_files_are_listed_each(tmp_path):
     with pytest.raises(ConfigError) as caught:
         load({"preset": "local", "assets_dir": str(tmp_path)})
     assert (
-        sum("which is not there" in problem for problem in caught.value.problems) == 10
-    )  # photographs, trunk, 6 voters, opinions and the photographs under them
+        sum("which is not there" in problem for problem in caught.value.problems) == 11
+    )  # photographs, trunk, 6 voters, feature network, opinions and the photographs under them
 
 
 def test_planning_lists_missing_files_without_stopping(tmp_path):
     plan = load({"preset": "local", "assets_dir": str(tmp_path)}, planning=True)
-    assert len(plan.missing) == 10
+    assert len(plan.missing) == 11
     with pytest.raises(ConfigError):
         plan.require_files()
     load({"preset": "local", "assets_dir": str(tmp_path), "require_files": False}).require_files()
@@ -183,6 +190,7 @@ def changed(**overrides) -> set[str]:
         ({"pcmp": {"tolerance_db": 0.02}}, {*SHARED[1:], "similarities"}),
         ({"votes": {"tie_log": 0.5}}, {"votes"}),
         ({"metrics": ["psnr"]}, {"baselines"}),
+        ({"feature_network": None}, {"baselines"}),
         ({"encoder": "scene-clip-resnet"}, set()),
         ({"fit": {"bootstrap": 3}}, set()),
         ({"threads": 3, "workers": 5, "batch_size": 8}, set()),
@@ -212,6 +220,16 @@ def test_slices_hold_catalog_entries_and_nothing_of_the_machine(tmp_path):
     for step in steps:
         assert str(tmp_path) not in plan.text(step)
         assert json.loads(plan.text(step)) == plan.slice(step)
+
+
+def test_the_feature_network_is_an_argument_and_names_the_variant():
+    def entry(**overrides):
+        return load(overrides, planning=True).slice("baselines")["metrics"]["deep_features"]
+
+    assert entry()["variant"] == entry()["arguments"]["network"]["name"] == "scene-vgg"
+    assert len(entry()["arguments"]["network"]["entry"]["sha256"]) == 64
+    assert entry(preset="local")["variant"] == "mobilenetv2-075"
+    assert entry(preset="paper")["arguments"] == {"network": None}
 
 
 def test_a_lit_encoder_follows_its_photographs_and_settings():
@@ -255,4 +273,23 @@ def test_temperatures_of_the_machines_that_judge_come_with_their_seed():
 def test_a_data_set_without_opinions_is_refused():
     found = problems(preset="local", human={"datasets": ["kodak", "tid2031"]})
     assert any("'kodak' holds no opinions of people" in problem for problem in found)
+    found = problems(human={"datasets": ["mpd"]}, machine_iqa={"datasets": ["live", "miqd"]})
+    assert any("`human.datasets`: 'mpd' holds no opinions of people; take some of" in p for p in found)
+    assert any("`machine_iqa.datasets`: 'live' holds no opinions of machines" in p for p in found)
+    assert not any("'miqd' holds no" in problem for problem in found)
+
+
+def test_tables_3_and_2_know_the_data_sets_of_people_and_of_machines():
+    plan = load({"preset": "local", "machine_iqa": {"datasets": ["miqd"]}}, planning=True)
+    people, machines = plan.slice("human_iqa"), plan.slice("machine_iqa")
+    assert people["datasets"] == ["tid2013-rederived"]
+    assert machines["datasets"] == ["miqd"]
+    assert set(machines["known"]) == {"mpd", "miqd", "miqd-det", "miqd-ins"}
+    assert "live" in people["known"]
+    assert not set(people["known"]) & set(machines["known"])
+    assert machines["known"]["mpd"].endswith("and a place in machine_iqa.datasets")
+
+
+def test_a_data_set_unknown_to_the_catalog_is_refused():
+    found = problems(preset="local", human={"datasets": ["kodak", "tid2031"]})
     assert any("'tid2031' is unknown; did you mean 'tid2013'?" in problem for problem in found)

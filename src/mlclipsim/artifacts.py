@@ -140,6 +140,8 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     # One row per image; further columns are `layer_<index>` in the encoder's order and `global`.
     "similarities": pa.schema([("image_id", _ID), ("reference_id", _ID)]),
+    # The same, of the main encoder by channel: lists of float16, which sum to those similarities.
+    "products": pa.schema([("image_id", _ID), ("reference_id", _ID)]),
     # One row per (image, metric). `score` keeps the metric's own direction (`higher_is_better`).
     "scores": pa.schema([("image_id", _ID), ("metric", _NAME), ("variant", _NAME), ("score", pa.float64())]),
     # What people said of an image: `rating` as published, `higher_is_better` says which way it points.
@@ -193,6 +195,20 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("ci_high", pa.float64()),
             ("n_pairs", pa.int64()),
             ("n_references", pa.int64()),
+        ]
+    ),
+    # table_7's columns, a row per metric; without figures where a metric did not run.
+    "cost": pa.schema(
+        [
+            ("metric", _NAME),
+            ("variant", _NAME),
+            ("n_parameters", pa.int64()),
+            ("macs", pa.int64()),
+            ("ms_per_image", pa.float64()),
+            ("peak_mib", pa.float64()),
+            ("device", _NAME),
+            ("threads", pa.int64()),
+            ("image_size", pa.int64()),
         ]
     ),
     # One row per variant of the fit and group of voters; differences are to the metric as fitted, paired.
@@ -263,7 +279,7 @@ def write_table(path: Path | str, frame: pd.DataFrame | pa.Table, schema: str) -
 
 
 @contextmanager
-def stream_table(path: Path | str, schema: str) -> Iterator[Callable[[pd.DataFrame], None]]:
+def stream_table(path: Path | str, schema: str) -> Iterator[Callable[[pd.DataFrame | pa.Table], None]]:
     """Yield ``append(frame)`` for tables that do not fit in memory: each call writes one row group.
 
     The file appears, whole, when the block ends without an error. Without any call it is an empty table.
@@ -271,7 +287,7 @@ def stream_table(path: Path | str, schema: str) -> Iterator[Callable[[pd.DataFra
     with atomic(path) as temporary:
         writer: pq.ParquetWriter | None = None
 
-        def append(frame: pd.DataFrame) -> None:
+        def append(frame: pd.DataFrame | pa.Table) -> None:
             nonlocal writer
             table = _as_declared(frame, schema)
             if writer is None:
@@ -319,7 +335,8 @@ def iterate_table(
     path: Path | str, schema: str, columns: list[str] | None = None, *, rows: int = 256
 ) -> Iterator[pd.DataFrame]:
     """:func:`read_table` in pieces of ``rows`` rows, so that any number of images fits a flat memory."""
-    with _checked(path, schema), pq.ParquetFile(path) as stored:
+    # Buffered ahead, as is pyarrow's default, a file stays in memory whole until its end.
+    with _checked(path, schema), pq.ParquetFile(path, pre_buffer=False) as stored:
         batches = stored.iter_batches(rows, columns=columns)
         while (batch := next(batches, None)) is not None:
             yield _plain(pa.Table.from_batches([batch]))

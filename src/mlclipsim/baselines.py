@@ -3,7 +3,7 @@
 A metric is a catalog entry, so that which implementation runs with which arguments is data::
 
     ssim:
-      library: piq                # piq | torchmetrics | pyiqa | dreamsim
+      library: piq                # piq | torchmetrics | pyiqa | dreamsim | mlclipsim
       function: ssim              # its name there: a function, or a class that holds a network
       arguments: {downsample: false}
       colour: grey                # rgb, or 8-bit ITU-R 601 luma, as the classic Matlab codes take
@@ -18,8 +18,12 @@ numbers each variant meets, and to what tolerance: docs/metrics.md.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import importlib.metadata
 import importlib.util
+import inspect
+import json
 import logging
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -35,11 +39,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from mlclipsim import deep_features
 from mlclipsim.artifacts import ArtifactError, iterate_table, read_table, sha256_of, write_table
 from mlclipsim.datasets.references import StoredReferences
 from mlclipsim.images import decode_image, resize, to_tensor
+from mlclipsim.machines import load
 
-__all__ = ["FIVE_SCALES_MIN_SIDE", "build", "lacks", "score"]
+__all__ = ["FIVE_SCALES_MIN_SIDE", "Metric", "build", "lacks", "score"]
 
 log = logging.getLogger(__name__)
 
@@ -54,39 +60,45 @@ _DREAMSIM_SIDE = 224  # px, the one size that it takes
 _CHUNK = 4  # references per task of a worker
 
 
-def _piq(function: str, arguments: dict[str, Any]) -> Metric:
+def _piq(function: str, arguments: dict[str, Any], device: str) -> Metric:
     call = _named("piq", function)
     if isinstance(call, type):  # a network
-        return call(reduction="none", **arguments)
+        return call(reduction="none", **arguments).to(device)
     return partial(call, reduction="none", **arguments)
 
 
-def _torchmetrics(function: str, arguments: dict[str, Any]) -> Metric:
+def _torchmetrics(function: str, arguments: dict[str, Any], device: str) -> Metric:
     """A class of torchmetrics, an image at a time: not all can leave a batch unreduced."""
-    metric = _named("torchmetrics", function)(**arguments)
+    metric = _named("torchmetrics", function)(**arguments).to(device)
     return lambda distorted, reference: torch.stack(
         [metric(distorted[i : i + 1], reference[i : i + 1]).reshape(()) for i in range(len(distorted))]
     )
 
 
-def _pyiqa(function: str, arguments: dict[str, Any]) -> Metric:
-    return _named("pyiqa", "create_metric")(function, device="cpu", **arguments)
+def _pyiqa(function: str, arguments: dict[str, Any], device: str) -> Metric:
+    return _named("pyiqa", "create_metric")(function, device=device, **arguments)
 
 
-def _dreamsim(function: str, arguments: dict[str, Any]) -> Metric:
+def _dreamsim(function: str, arguments: dict[str, Any], device: str) -> Metric:
     network, _ = _named("dreamsim", function)(
-        pretrained=True, device="cpu", cache_dir=str(_hub() / "dreamsim"), **arguments
+        pretrained=True, device=device, cache_dir=str(_hub() / "dreamsim"), **arguments
     )
     return lambda distorted, reference: network(
         resize(reference, _DREAMSIM_SIDE), resize(distorted, _DREAMSIM_SIDE)
     )
 
 
-_LIBRARIES: dict[str, Callable[[str, dict[str, Any]], Metric]] = {
+def _mlclipsim(function: str, arguments: dict[str, Any], device: str) -> Metric:
+    """What no library has: distances on the features of a machine of the catalog."""
+    return _named(deep_features.__name__, function)(load(**arguments["network"])).to(device)
+
+
+_LIBRARIES: dict[str, Callable[[str, dict[str, Any], str], Metric]] = {
     "piq": _piq,
     "torchmetrics": _torchmetrics,
     "pyiqa": _pyiqa,
     "dreamsim": _dreamsim,
+    "mlclipsim": _mlclipsim,
 }
 
 
@@ -111,6 +123,8 @@ def lacks(entry: dict[str, Any]) -> str | None:
     library = entry.get("library", "piq")
     if library in _LIBRARIES and importlib.util.find_spec(library) is None:
         return f"the package {library} is not installed"
+    if (entry.get("arguments") or {}).get("network", ...) is None:
+        return "no feature_network is chosen"
     for name, digest in (entry.get("files") or {}).items():
         path = _hub() / name
         if not path.exists():
@@ -120,9 +134,9 @@ def lacks(entry: dict[str, Any]) -> str | None:
     return None
 
 
-def build(name: str, entry: dict[str, Any], side: int) -> tuple[Metric, str]:
-    """The callable of one catalog entry for images whose shorter side has ``side`` pixels, and its
-    variant's name.
+def build(name: str, entry: dict[str, Any], side: int, device: str = "cpu") -> tuple[Metric, str]:
+    """The callable of one catalog entry for images on ``device`` whose shorter side has ``side`` pixels, and
+    its variant's name.
 
     Below 161 pixels MS-SSIM and IW-SSIM have no room for their five scales; they then run with three, weights
     renormalised, and the variant is named so (``ms_ssim_3``), since its values compare with no five-scale
@@ -144,7 +158,7 @@ def build(name: str, entry: dict[str, Any], side: int) -> tuple[Metric, str]:
     arguments, variant = dict(entry.get("arguments") or {}), entry.get("variant", colour)
     if function in _OF_FIVE_SCALES and side < FIVE_SCALES_MIN_SIDE:
         arguments["scale_weights"], variant = torch.tensor(_THREE_SCALES), f"{name}_3"
-    metric = _LIBRARIES[library](function, arguments)
+    metric = _LIBRARIES[library](function, arguments, device)
     if colour == "rgb":
         return metric, variant
     return lambda distorted, reference: metric(_grey(distorted), _grey(reference)), variant
@@ -166,6 +180,9 @@ def score(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path
     A metric that lacks its library or weights has no row; the log says what it lacks, and whoever reads the
     scores knows its ``needs`` from the catalog. A score that is not a number stays in the table as such, and
     is reported, so that it can be counted what to exclude.
+
+    With ``cache``, a folder, a metric's scores are kept there under what they depend on (:func:`_key`): a
+    further metric in the list does not score the others again.
     """
     metrics = {}
     for name, entry in spec["metrics"].items():
@@ -182,23 +199,68 @@ def score(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path
             f"expected images and metrics to score, got {total} images of roles {roles} "
             f"and {len(metrics)} metrics; correct roles or metrics"
         )
-    workers = joblib.Parallel(n_jobs=int(spec.get("threads", 1)), return_as="generator")
-    results = workers(
-        joblib.delayed(_score_chunk)(metrics, int(spec.get("batch_size", 32)), chunk)
-        for chunk in _chunks(inputs, roles)
-    )
-    parts = []
-    with tqdm(total=total, desc="baselines", unit="image") as progress:
-        for part in results:
-            parts.append(part)
-            progress.update(part["image_id"].nunique())
-    frame = pd.concat(parts, ignore_index=True).sort_values(
+    batch_size = int(spec.get("batch_size", 32))
+    stored: dict[str, Path] = {}
+    if spec.get("cache"):
+        files = {name: sha256_of(path) for name, path in inputs.items()}
+        for name, entry in metrics.items():
+            stored[name] = Path(spec["cache"]) / f"{name}-{_key(entry, files, roles, batch_size)}.parquet"
+    known = {name: frame for name, path in stored.items() if (frame := _recall(path)) is not None}
+    new = {name: entry for name, entry in metrics.items() if name not in known}
+    if known:
+        log.info("scored before: %s", ", ".join(known))
+    if new:
+        found = _score_all(new, inputs, roles, batch_size, int(spec.get("threads", 1)), total)
+        for name, part in found.groupby("metric"):
+            known[str(name)] = part
+            if stored:
+                write_table(stored[str(name)], part, "scores")
+    frame = pd.concat(known.values(), ignore_index=True).sort_values(
         ["metric", "variant", "image_id"], ignore_index=True
     )
     for name, count in frame["score"].isna().groupby(frame["metric"]).sum().items():
         if count:
             log.warning("%s: %d of %d scores are not numbers", name, count, total)
     write_table(outputs["scores"], frame, "scores")
+
+
+def _key(entry: dict[str, Any], files: dict[str, str], roles: list[str], batch_size: int) -> str:
+    """Of all that a metric's scores depend on: images, metric and variant, this code, the libraries."""
+    asked = {name: entry.get(name) for name in ("library", "function", "arguments", "colour", "variant")}
+    shown = {name: entry.get(name) for name in ("higher_is_better", "class")}
+    library = entry.get("library", "piq")
+    packages = {"torch", "torchvision", library} - {"mlclipsim"}
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    code = [sha256_of(Path(path)) for path in (__file__, deep_features.__file__, inspect.getfile(resize))]
+    everything = [asked, shown, entry.get("files"), versions, code, files, sorted(roles), batch_size]
+    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _recall(path: Path) -> pd.DataFrame | None:
+    try:
+        return read_table(path, "scores") if path.exists() else None
+    except ArtifactError as error:
+        log.warning("%s; its scores are made again", error)
+        return None
+
+
+def _score_all(
+    metrics: dict[str, dict[str, Any]],
+    inputs: dict[str, Path],
+    roles: list[str],
+    batch_size: int,
+    workers: int,
+    total: int,
+) -> pd.DataFrame:
+    results = joblib.Parallel(n_jobs=workers, return_as="generator")(
+        joblib.delayed(_score_chunk)(metrics, batch_size, chunk) for chunk in _chunks(inputs, roles)
+    )
+    parts = []
+    with tqdm(total=total, desc="baselines", unit="image") as progress:
+        for part in results:
+            parts.append(part)
+            progress.update(part["image_id"].nunique())
+    return pd.concat(parts, ignore_index=True)
 
 
 _Stored = tuple[str, bytes, list[tuple[str, bytes]]]  # reference_id, its image, (image_id, image) of each

@@ -65,8 +65,11 @@ def _named(record: Record, base: Path) -> Iterator[tuple[str, str]]:
         yield "datasets", read["dataset"]["name"]
     if "scores" in record.made_from["outputs"] and "metrics" in read:
         for scores in record.made_from["outputs"]["scores"]:
-            scored = pq.read_table(base / scores, columns=["metric"]).column("metric")
-            yield from (("metrics", name) for name in scored.unique().to_pylist())
+            column = pq.read_table(base / scores, columns=["metric"]).column("metric")
+            for name in column.unique().to_pylist():
+                yield "metrics", name
+                if network := (read["metrics"][name].get("arguments") or {}).get("network"):
+                    yield "machines", network["name"]
 
 
 def _packages(found: Lineage) -> dict[str, str]:

@@ -50,7 +50,8 @@ def _guarded(debug: bool, call: Any, arguments: Any) -> int:
             raise
         if isinstance(error, ModuleNotFoundError):
             package = (error.name or "").partition(".")[0]
-            error = RuntimeError(f"this needs {package}, which is not here; pip install 'mlclipsim[suite]'")
+            extra = "codecs" if package == "compressai" else "suite"
+            error = RuntimeError(f"this needs {package}, which is not here; pip install 'mlclipsim[{extra}]'")
         wrong = isinstance(error, UsageError)
         text = str(error) if wrong else " ".join(str(error).split())  # a configuration's problems are a list
         print(f"mlclipsim: {text or type(error).__name__}", file=sys.stderr)
@@ -80,6 +81,36 @@ def _parser() -> argparse.ArgumentParser:
     level.add_argument("--psnr", type=float, metavar="DB", help="on 8-bit RGB, peak 255")
     command.add_argument("--seed", type=int, default=0, help="of the families that draw something")
     command.set_defaults(call=_distort)
+
+    command = commands.add_parser("compress", help="code an image into a real bitstream")
+    command.add_argument("input", type=Path, help="the image to code")
+    command.add_argument("output", type=Path, help="where the stream goes")
+    command.add_argument("--codec", required=True, metavar="NAME", help="see `mlclipsim codecs`")
+    command.add_argument(
+        "--quality",
+        type=int,
+        required=True,
+        metavar="N",
+        help="2 is point q2 of a learned codec; of a classical one it is its own scale",
+    )
+    command.add_argument("--weights", type=Path, metavar="FILE", help="others for the same network")
+    command.set_defaults(call=_compress)
+
+    command = commands.add_parser("decompress", help="decode what `compress` wrote")
+    command.add_argument("input", type=Path, help="the stream")
+    command.add_argument("output", type=Path, help="where the image goes, as PNG")
+    command.add_argument("--codec", metavar="NAME", help="accept no other (default: whichever wrote it)")
+    command.add_argument("--weights", type=Path, metavar="FILE", help="those that `compress` was given")
+    command.set_defaults(call=_decompress)
+
+    command = commands.add_parser("codecs", help="list the codecs, fetch their weights, or measure one")
+    action = command.add_mutually_exclusive_group()
+    action.add_argument("--fetch", metavar="NAME", help="download CompressAI's weights of this codec")
+    action.add_argument("--measure", metavar="NAME", help="rate and distortion of this codec on --images")
+    command.add_argument("--images", type=Path, metavar="FOLDER", help="of the measurement, as Kodak's")
+    command.add_argument("--quality", type=int, nargs="+", metavar="N", help="only these (default: all)")
+    command.add_argument("--output", type=Path, metavar="FILE", help="also a row per image, as CSV")
+    command.set_defaults(call=_codecs)
 
     command = commands.add_parser("encoders", help="list the encoders, and which can be used at once")
     command.add_argument("--all", action="store_true", help="also all that open_clip can download")
@@ -396,6 +427,40 @@ def _pcmp_add_votes(arguments: argparse.Namespace) -> None:
 
     made = add_votes(arguments.folder, arguments.votes, arguments.voters, arguments.output)
     print(f"{arguments.output}: {made.name} {made.version}, {made.history[-1]['change']}")
+
+
+def _compress(arguments: argparse.Namespace) -> None:
+    _limit(1, 0)
+    from mlclipsim.compression import coding
+
+    options = {"codec": arguments.codec, "quality": arguments.quality, "weights": arguments.weights}
+    print(coding.compress(arguments.input, arguments.output, **options))
+
+
+def _decompress(arguments: argparse.Namespace) -> None:
+    if arguments.output.suffix.lower() != ".png":
+        raise UsageError(f"expected an output ending in .png, got {arguments.output.name}; others lose more")
+    _limit(1, 0)
+    from mlclipsim.compression import coding
+
+    options = {"codec": arguments.codec, "weights": arguments.weights}
+    print(coding.decompress(arguments.input, arguments.output, **options))
+
+
+def _codecs(arguments: argparse.Namespace) -> None:
+    if bool(arguments.measure) != bool(arguments.images):
+        raise UsageError(
+            "expected --measure NAME and --images FOLDER together, got one of them; add the other"
+        )
+    _limit(1, 0)
+    if arguments.measure:
+        from mlclipsim.compression import evaluation
+
+        print(evaluation.measure(arguments.measure, arguments.images, arguments.quality, arguments.output))
+        return
+    from mlclipsim.compression import coding
+
+    print(coding.fetch_all(arguments.fetch) if arguments.fetch else coding.as_text())
 
 
 def _encoders(arguments: argparse.Namespace) -> None:

@@ -67,13 +67,13 @@ def lacks(plan: spec.Plan) -> list[Lack]:
     missing = []
     for kind, catalog, names in (
         ("encoder", "encoders", plan.encoders),
-        ("machine", "machines", plan.voters),
+        ("machine", "machines", [*plan.voters, *plan.feature_networks]),
     ):
-        for name in names:
+        for name in dict.fromkeys(names):
             entry = plan.entry(catalog, name)
             if None in pretrained.files(entry).values():
                 missing.append(Lack(kind, name, pretrained.command(entry)))
-    for name in dict.fromkeys([plan.config["references"]["source"], *plan.config["human"]["datasets"]]):
+    for name in dict.fromkeys([plan.config["references"]["source"], *plan.all_judged]):
         entry = plan.entry("datasets", name)
         places = [locate(place) for place in (entry.get("path"), entry.get("photographs")) if place]
         if absent := [path for path in places if not path.exists()]:
@@ -82,7 +82,7 @@ def lacks(plan: spec.Plan) -> list[Lack]:
             lines = [entry.get("address") or entry["source"], f"needs {entry['needs']}", how]
             missing.append(Lack("data set", name, "\n".join(lines).replace("`path`", folders)))
     for name in plan.config["metrics"]:
-        entry = plan.entry("metrics", name)
+        entry = plan.metric(name)
         if baselines.lacks(entry):
             missing.append(Lack("metric", name, str(entry["needs"])))
     return missing

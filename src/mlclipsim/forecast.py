@@ -19,7 +19,11 @@ from mlclipsim.steps import STEPS
 
 __all__ = ["Forecast", "StepForecast", "as_table", "forecast"]
 
-_NETWORKS = frozenset({"predictions", "similarities", "human_predictions", "human_similarities"})
+_NETWORKS = frozenset(
+    {"predictions", "similarities", "channel_similarities", "human_predictions", "human_similarities"}
+)
+_HOLDS = ("references", "images", "width", "height")
+_PER_JUDGED = frozenset({"human_images", "human_baselines", "human_predictions", "human_similarities"})
 
 
 @dataclass
@@ -44,7 +48,7 @@ class Forecast:
     Attributes:
         seconds: on ``cores`` cores without a GPU, if jobs fill them.
         downloads: network -> bytes of weights that its library would fetch and that are not here.
-        untimed: metrics and networks without costs, which the times leave out.
+        untimed: metrics, networks and data sets of unknown costs, which the times leave out.
         gpu_gmacs_per_second: of networks on a GPU, and
         source: where that is from.
     """
@@ -87,7 +91,7 @@ def forecast(plan: spec.Plan, cores: int) -> Forecast:
     rate, source = _throughput(plan)
     own = _own_images(plan, costs)
     pairs = _pairs(plan, costs)
-    judged = [_judged_images(plan, name) for name in plan.config["human"]["datasets"]]
+    judged = {name: _judged_images(plan, name) for name in plan.all_judged}
     towers = list(dict.fromkeys([*plan.encoders, plan.untrained]))
     lit = [name for name in towers if plan.entry("encoders", name)["source"] == "lit"]
     units = {
@@ -96,15 +100,21 @@ def forecast(plan: spec.Plan, cores: int) -> Forecast:
         "pairs": pairs,
         "votes": pairs * len(plan.voters),
         "photographs": plan.config["lit"]["photographs"],
-        "judged": sum(images.images for images in judged),
+        "judged_by_people": sum(judged[name].images for name in plan.config["human"]["datasets"]),
+        "judged_by_machines": sum(judged[name].images for name in plan.config["machine_iqa"]["datasets"]),
     }
     study = _Study(plan, costs, rate, units)
-    runs = {"fit": plan.encoders, "similarities": towers, "lit_encoder": lit}
+    runs: dict[str, list[str]] = {
+        "fit": plan.encoders,
+        "channel_similarities": [plan.encoder],
+        "similarities": [tower for tower in towers if tower != plan.encoder],
+        "lit_encoder": lit,
+    }
     steps = []
     for step in STEPS:
-        if step.startswith("human_") and step != "human_iqa":
+        if step in _PER_JUDGED:
             of_two = [plan.encoder, plan.untrained] if step == "human_similarities" else [None]
-            parts = [(images, tower) for images in judged for tower in dict.fromkeys(of_two)]
+            parts = [(images, tower) for images in judged.values() for tower in dict.fromkeys(of_two)]
         else:
             parts = [(own, tower) for tower in runs.get(step, [None])]
         if parts:
@@ -151,7 +161,7 @@ def _pairs(plan: spec.Plan, costs: dict[str, Any]) -> int:
 
 
 def _judged_images(plan: spec.Plan, name: str) -> _Images:
-    holds = plan.catalogs["datasets"][name]["holds"]
+    holds = plan.catalogs["datasets"][name].get("holds") or dict.fromkeys(_HOLDS, 0)
     pixels = holds["width"] * holds["height"]
     return _Images(holds["references"], holds["images"], holds["images"], pixels / 1e6)
 
@@ -177,9 +187,10 @@ def _step(study: _Study, step: str, images: _Images, tower: str | None) -> StepF
         gmacs = sum(_cost(costs, name).get("gmacs", 0.0) for name in networks)
         made.gpu_seconds = costs["job_seconds"] + seen * (decode + gmacs / study.gpu_gmacs_per_second)
     elif cost["unit"] == "scores":
-        metrics = [costs["metrics"][name] for name in plan.config["metrics"] if name in costs["metrics"]]
+        untimed = _untimed(plan, costs)
+        metrics = [name for name in plan.config["metrics"] if name not in untimed]
         made.items = images.scored * len(metrics)
-        each = sum(_ms(metric, images.megapixels) for metric in metrics) / 1e3
+        each = sum(_metric_ms(plan, costs, name, images.megapixels) for name in metrics) / 1e3
         made.cpu_seconds += images.scored * (decode + each)
     else:
         made.items = images.images if step == "human_images" else study.units[cost["unit"]]
@@ -231,7 +242,23 @@ def _downloads(plan: spec.Plan, costs: dict[str, Any]) -> dict[str, float]:
 
 def _untimed(plan: spec.Plan, costs: dict[str, Any]) -> list[str]:
     networks = [name for name in [*plan.encoders, *plan.voters] if not _cost(costs, name)]
-    return networks + [name for name in plan.config["metrics"] if name not in costs["metrics"]]
+    datasets = [name for name in plan.all_judged if "holds" not in plan.catalogs["datasets"][name]]
+    metrics = [name for name in plan.config["metrics"] if name not in costs["metrics"]]
+    return networks + datasets + [name for name in metrics if not _cost(costs, _network_of(plan, name))]
+
+
+def _network_of(plan: spec.Plan, metric: str) -> str:
+    """The machine that a metric compares images by, empty if none."""
+    network = (plan.metric(metric).get("arguments") or {}).get("network")
+    return network["name"] if network else ""
+
+
+def _metric_ms(plan: spec.Plan, costs: dict[str, Any], metric: str, megapixels: float) -> float:
+    """Of one image; a network sees it and its reference, at their own size."""
+    if network := _network_of(plan, metric):
+        scale = megapixels * 1e6 / plan.entry("machines", network)["input_size"] ** 2
+        return 2 * _pass_ms(costs, network) * scale
+    return _ms(costs["metrics"][metric], megapixels)
 
 
 def as_table(plan: spec.Plan, found: Forecast) -> str:
@@ -267,7 +294,7 @@ def _row(step: StepForecast) -> tuple[str, ...]:
     return (
         step.step,
         str(step.jobs),
-        f"{step.items:,} {step.unit}" if step.items else "",
+        f"{step.items:,} {step.unit.replace('_', ' ')}" if step.items else "",
         f"{step.passes:,}" if step.passes else "",
         _duration(step.cpu_seconds) if step.measured else "no costs",
         _duration(step.gpu_seconds) if step.gpu_seconds is not None else "",
@@ -276,7 +303,7 @@ def _row(step: StepForecast) -> tuple[str, ...]:
 
 
 def _absent(plan: spec.Plan) -> list[str]:
-    names = [plan.config["references"]["source"], *plan.config["human"]["datasets"]]
+    names = [plan.config["references"]["source"], *plan.all_judged]
     return [name for name in dict.fromkeys(names) if any(f"{name!r} needs" in text for text in plan.missing)]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Iterable
 from os import PathLike
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MIN_SIDE",
     "ImageError",
+    "check_array",
     "check_images",
     "decode_batch",
     "decode_image",
@@ -40,8 +42,17 @@ __all__ = [
 
 MIN_SIDE = 16  # pixels; below this neither a CLIP tower nor SSIM's window has anything to look at
 
-# What Pillow raises on damaged files of the usual formats, besides OSError.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+# What Pillow raises on damaged files of the usual formats: RuntimeError is AVIF's.
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 
 
 class ImageError(ValueError):
@@ -74,14 +85,23 @@ def read_image(path: str | PathLike[str]) -> np.ndarray:
     return _decode(data, str(path))
 
 
-def encode_image(image: np.ndarray) -> bytes:
-    """Lossless WebP of a uint8 ``(H, W, 3)`` array; the same array gives the same bytes."""
+def check_array(image: np.ndarray) -> np.ndarray:
+    """``image`` if it is a uint8 array ``(H, W, 3)``.
+
+    Raises:
+        TypeError: it is something else.
+    """
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         seen = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise TypeError(f"expected a uint8 array (H, W, 3), got {seen}; use to_uint8() on float tensors")
+    return image
+
+
+def encode_image(image: np.ndarray) -> bytes:
+    """Lossless WebP of a uint8 ``(H, W, 3)`` array; the same array gives the same bytes."""
     buffer = io.BytesIO()
     # Without loss, quality and method are effort, not fidelity: the least effort costs a few percent in size.
-    Image.fromarray(image).save(buffer, "WEBP", lossless=True, quality=0, method=0, exact=True)
+    Image.fromarray(check_array(image)).save(buffer, "WEBP", lossless=True, quality=0, method=0, exact=True)
     return buffer.getvalue()
 
 
@@ -107,13 +127,23 @@ def decode_image(data: bytes) -> np.ndarray:
     return _decode(data, "image bytes")
 
 
-def image_size(data: bytes) -> tuple[int, int]:
-    """(height, width) of an image's bytes, from its header."""
+def image_size(data: bytes, form: str | None = None) -> tuple[int, int]:
+    """(height, width) of an image's bytes, from its header.
+
+    Args:
+        form: the only format to accept, by Pillow's name.
+
+    Raises:
+        ImageError: no such header.
+    """
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.height, image.width
+        with warnings.catch_warnings():  # of sizes that would not fit in memory: nothing is decoded here
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=[form] if form else None) as image:
+                return image.height, image.width
     except _DAMAGE as error:
-        raise ImageError(f"image bytes: no header of an image ({error}); make it again") from None
+        kind = form or "any format"
+        raise ImageError(f"image bytes: no sound header of {kind} ({error}); make it again") from None
 
 
 def _decode(data: bytes, name: str) -> np.ndarray:

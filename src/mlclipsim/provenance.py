@@ -202,8 +202,8 @@ def _weights(spec: Mapping[str, Any]) -> dict[str, dict[str, str | None]]:
     A metric that lacks a file was not run.
     """
     named = {**spec.get("voters", {}), **spec.get("metrics", {})}
-    if encoder := spec.get("encoder"):
-        named[encoder["name"]] = encoder["entry"]
+    inside = [(entry.get("arguments") or {}).get("network") for entry in spec.get("metrics", {}).values()]
+    named |= {network["name"]: network["entry"] for network in [spec.get("encoder"), *inside] if network}
     return {
         name: {place: sha256_of(path) if path and path.is_file() else None for place, path in found.items()}
         for name, entry in sorted(named.items())

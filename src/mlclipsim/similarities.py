@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -12,11 +13,13 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from mlclipsim import channels, metric
 from mlclipsim.artifacts import iterate_table, stream_table
+from mlclipsim.comparison import Comparison
 from mlclipsim.datasets.references import StoredReferences
 from mlclipsim.encoders import Encoder, load_encoder
 from mlclipsim.images import decode_batch
-from mlclipsim.metric import MLCLIPSim
+from mlclipsim.layer_weights import GLOBAL, layer_name
 from mlclipsim.places import locate
 
 __all__ = ["build", "load_entry"]
@@ -26,12 +29,15 @@ _GROUP = 1024  # rows per row group of the result
 
 
 def build(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
-    """Step: ``references``, ``images`` [, ``checkpoint``] -> ``similarities``.
+    """Step: ``references``, ``images`` [, ``checkpoint``] -> ``similarities`` [, ``products``].
 
     Columns: ``image_id``, ``reference_id``, ``layer_01`` ..., ``global``; rows in the order of ``images``,
     which pass through in pieces, so that memory does not grow with their number. Each reference is encoded
     once where its images stand together, as PCMP writes them. A batch holds images of one reference, so
     that no row depends on which other references there are.
+
+    ``products``, where asked for, has the terms of every similarity by channel (:mod:`mlclipsim.channels`),
+    from the same forward pass.
 
     Args:
         spec: ``encoder``: {``name``, ``entry``: its catalog entry}; ``batch_size``; ``threads``.
@@ -46,28 +52,46 @@ def build(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path
     name, entry = spec["encoder"]["name"], spec["encoder"]["entry"]
     encoder = load_entry(name, entry, inputs.get("checkpoint")).to(device)
     batch_size = int(spec["batch_size"])
-    metric = MLCLIPSim(encoder, size_policy=entry.get("size_policy", "resize"), batch_size=batch_size)
+    size_policy = entry.get("size_policy", "resize")
+    comparison = Comparison(encoder, encoder.layers, True, size_policy, batch_size)
+    names = [*map(layer_name, encoder.layers), GLOBAL]
     references = StoredReferences(inputs["references"])
+    wants_terms = "products" in outputs
     rows: list[tuple[Any, ...]] = []
-    columns = ["image_id", "reference_id", *metric.names]
+    terms: list[list[torch.Tensor]] = []
     with (
         stream_table(outputs["similarities"], "similarities") as append,
+        stream_table(outputs["products"], "products") if wants_terms else nullcontext() as append_terms,
         tqdm(desc=f"similarities, {name}", unit="image") as progress,
+        torch.no_grad(),
     ):
+
+        def flush() -> None:
+            frame = pd.DataFrame(rows, columns=["image_id", "reference_id", *names])
+            append(frame)
+            if append_terms is not None:
+                of_layers = [torch.cat(layer) for layer in zip(*terms, strict=True)]
+                append_terms(channels.to_table(frame[["image_id", "reference_id"]], names, of_layers))
+            rows.clear()
+            terms.clear()
+
         for reference_id, images in groupby(_images(inputs["images"]), key=itemgetter(1)):
-            encoded = metric.encode(decode_batch([references.get(reference_id)]).to(device))
+            encoded = comparison.encode(decode_batch([references.get(reference_id)]).to(device))
             for batch in _batches(images, batch_size):
                 distorted = decode_batch(stored for _, _, stored in batch).to(device)
-                values = metric.per_layer(reference=encoded, distorted=distorted).double().cpu().tolist()
+                values: list[list[float]] = []
+                for x, y in comparison.pairs(encoded, distorted):
+                    values += metric.similarities(x, y).double().cpu().tolist()
+                    if wants_terms:
+                        terms.append(channels.products(x, y))
                 rows += [
                     (image, reference_id, *row) for (image, _, _), row in zip(batch, values, strict=True)
                 ]
                 progress.update(len(batch))
             if len(rows) >= _GROUP:
-                append(pd.DataFrame(rows, columns=columns))
-                rows = []
+                flush()
         if rows:
-            append(pd.DataFrame(rows, columns=columns))
+            flush()
 
 
 def load_entry(name: str, entry: dict[str, Any], made: Path | None = None) -> Encoder:

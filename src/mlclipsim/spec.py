@@ -43,7 +43,7 @@ __all__ = [
 
 CATALOGS = ("codecs", "datasets", "encoders", "machines", "metrics")
 # How fast a step runs, not what it studies: not in digests (changing one reruns a step in place).
-EXECUTION = frozenset({"threads", "batch_size"})
+EXECUTION = frozenset({"threads", "batch_size", "cache"})
 # Keys of catalog entries that no step reads: completing a reference makes nothing again.
 DOCUMENTING = frozenset({"citation", "holds"})
 # Steps that spread over processes: `workers` of them, one thread each.
@@ -58,11 +58,14 @@ PARENTS: dict[str, tuple[str, ...]] = {
     "votes": ("pcmp_pairs", "predictions"),
     "baselines": ("pcmp_images",),
     "similarities": ("pcmp_images",),
+    "channel_similarities": ("pcmp_images",),
     "human_images": (),
     "human_baselines": ("human_images",),
     "human_predictions": ("human_images", "predictions"),
     "human_similarities": ("human_images",),
 }
+# The key of the config under which data sets are selected, by who judged their images.
+_SELECTED = {"people": "human", "machines": "machine_iqa"}
 # Steps that draw nothing at random: runs of other seeds share them too.
 SEEDLESS = frozenset({"human_images", "human_baselines", "human_predictions", "human_similarities"})
 
@@ -161,6 +164,7 @@ def load(
         raise ConfigError(problems)  # the checks below would trip over values of the wrong type
 
     plan = Plan(root=root, config=config, catalogs=catalogs, preset_encoder=preset["encoder"])
+    problems += _codec_problems(plan)
     problems += _name_problems(plan)
     problems += _family_problems(plan)
     plan.missing.extend(_missing_files(plan))
@@ -213,6 +217,17 @@ class Plan:
         )
 
     @property
+    def feature_networks(self) -> list[str]:
+        """The network of `deep_features`, if one is chosen."""
+        chosen = self.config["feature_network"]
+        return [chosen] if chosen else []
+
+    @property
+    def all_judged(self) -> list[str]:
+        """The selected data sets whose images people or machines judged."""
+        return [name for key in _SELECTED.values() for name in self.config[key]["datasets"]]
+
+    @property
     def assets_dir(self) -> Path:
         return Path(self.config["assets_dir"] or os.environ.get("MLCLIPSIM_ASSETS") or "assets")
 
@@ -231,6 +246,15 @@ class Plan:
             entry["sha256"] = self._shipped.get(Path(place).stem, {}).get("sha256")
         return entry
 
+    def metric(self, name: str) -> dict[str, Any]:
+        """A metric's catalog entry; a ``network`` that it takes is the config's and names the variant."""
+        entry, chosen = self.entry("metrics", name), self.config["feature_network"]
+        arguments = entry.get("arguments") or {}
+        if "network" in arguments and chosen:
+            network = {"name": chosen, "entry": self.entry("machines", chosen)}
+            entry |= {"arguments": arguments | {"network": network}, "variant": chosen}
+        return entry
+
     @cached_property
     def _shipped(self) -> dict[str, Any]:
         manifest = locate("package:world/weights/manifest.json")
@@ -240,27 +264,31 @@ class Plan:
         """What ``step`` reads of the config, names resolved to catalog entries.
 
         Args:
-            encoder: of ``lit_encoder``, ``similarities``, ``human_similarities``, ``fit`` and
-                ``clip_scores``; None: the main one.
+            encoder: of ``lit_encoder``, ``fit``, ``clip_scores`` and the steps that compare images by an
+                encoder; None: the main one.
             dataset: of the steps in :data:`SEEDLESS`, one each per data set that people judged.
         """
         config = self.config
         encoder = encoder or self.encoder
+        judges = "machines" if step == "machine_iqa" else "people"
+        selected = _SELECTED[judges]
         resolved = {
             "references": config["references"]
             | {"dataset": self.entry("datasets", config["references"]["source"])},
             "encoder": {"name": encoder, "entry": self.entry("encoders", encoder)},
             "voters": {name: self.entry("machines", name) for name in self.voters},
-            "metrics": {name: self.entry("metrics", name) for name in config["metrics"]},
+            "metrics": {name: self.metric(name) for name in config["metrics"]},
             "roles": [dataset] if dataset else config["benchmark"]["roles"],
             "towers": list(dict.fromkeys([*self.encoders, self.untrained])),
             "dataset": {"name": dataset, "entry": self.entry("datasets", dataset)} if dataset else None,
             "known": {
-                name: entry["needs"]
-                for name, entry in self.catalogs["datasets"].items()
-                if entry.get("opinions")
+                name: f"{self.catalogs['datasets'][name]['needs']}, and a place in {selected}.datasets"
+                for name in self.judged_by(judges)
             },
+            "datasets": config[selected]["datasets"],
+            "image_size": config["references"]["size"],
             "run": self.run,
+            "cache": f"results/{self.preset}/shared/scored",
             "threads": config["workers"] if step in IN_PROCESSES else config["threads"],
         }
         document = ("preset", "run", "style")
@@ -272,20 +300,24 @@ class Plan:
             "predictions": ("voters", "batch_size"),
             "votes": ("votes", "folds"),
             "similarities": ("encoder", "batch_size"),
+            "channel_similarities": ("encoder", "batch_size"),
             "fit": ("fit", "encoder"),
-            "baselines": ("metrics", "roles", "batch_size"),
+            "baselines": ("metrics", "roles", "batch_size", "cache"),
             "clip_scores": ("encoder",),
             "preference": ("benchmark", "folds", "metrics", "encoder"),
+            "severity": ("benchmark",),
+            "cost": ("cost", "image_size", "metrics", "encoder"),
             "calibration": ("benchmark", "folds"),
             "layer_ablation": ("benchmark", "folds"),
             "ablation": ("ablation", "benchmark", "folds", "votes", "towers"),
             "data_size": ("ablation", "benchmark", "folds"),
             "table_8": (*document, "benchmark", "folds", "votes"),
             "human_images": ("dataset",),
-            "human_baselines": ("metrics", "roles", "batch_size"),
+            "human_baselines": ("metrics", "roles", "batch_size", "cache"),
             "human_predictions": ("voters", "batch_size"),
             "human_similarities": ("encoder", "batch_size"),
-            "human_iqa": ("human", "benchmark", "metrics", "votes", "known"),
+            "human_iqa": ("datasets", "benchmark", "metrics", "votes", "known"),
+            "machine_iqa": ("datasets", "benchmark", "metrics", "votes", "known"),
             "figure_7": (*document, "human", "votes"),
         }
         common = ("threads",) if step in SEEDLESS else ("seed", "threads")
@@ -307,7 +339,7 @@ class Plan:
 
     def _parents(self, step: str, encoder: str | None) -> tuple[str, ...]:
         source = self.entry("encoders", encoder or self.encoder)["source"]
-        made = step in ("similarities", "human_similarities") and source == "lit"
+        made = step.endswith("similarities") and source == "lit"
         return (*PARENTS[step], "lit_encoder") if made else PARENTS[step]
 
     def shared(self, step: str, name: str, encoder: str | None = None, dataset: str | None = None) -> str:
@@ -316,9 +348,17 @@ class Plan:
         place = f"{dataset}/{name}" if dataset else name
         return f"results/{self.preset}/shared/{what}-{self.digest(step, encoder, dataset)}/{place}"
 
-    def judged(self, step: str, name: str, encoder: str | None = None) -> list[str]:
-        """Paths of a file that each selected data set of people's opinions has, in their order."""
-        datasets = self.config["human"]["datasets"]
+    def judged_by(self, judges: str) -> list[str]:
+        """The data sets of the catalog whose images people or machines rated or compared."""
+        return [
+            name
+            for name, entry in self.catalogs["datasets"].items()
+            if entry.get("opinions") and entry.get("judges", "people") == judges
+        ]
+
+    def judged(self, judges: str, step: str, name: str, encoder: str | None = None) -> list[str]:
+        """Paths of a file that each selected data set has, in their order; by ``people`` or ``machines``."""
+        datasets = self.config[_SELECTED[judges]]["datasets"]
         return [self.shared(step, name, encoder, dataset=dataset) for dataset in datasets]
 
     def own(self, *parts: str) -> str:
@@ -411,6 +451,18 @@ def _malformed(config: Mapping[str, Any], template: Mapping[str, Any]) -> bool:
     )
 
 
+def _codec_problems(plan: Plan) -> list[str]:
+    """Codecs of one id: a stream would not say which of them wrote it."""
+    codecs = plan.catalogs["codecs"].items()
+    ids = {name: entry["id"] for name, entry in codecs if isinstance(entry, dict) and "id" in entry}
+    first: dict[int, str] = {}
+    return [
+        f"catalog/codecs.yaml: {name!r} has the id {number} of {first[number]!r}; take a free one"
+        for name, number in ids.items()
+        if first.setdefault(number, name) != name
+    ]
+
+
 def _name_problems(plan: Plan) -> list[str]:
     """Names that their catalog lacks."""
     config = plan.config
@@ -420,7 +472,8 @@ def _name_problems(plan: Plan) -> list[str]:
         ("encoders", "encoders", config["encoders"]),
         ("folds", "machines", plan.voters),
         ("metrics", "metrics", config["metrics"]),
-        ("human.datasets", "datasets", config["human"]["datasets"]),
+        ("feature_network", "machines", plan.feature_networks),
+        *((f"{key}.datasets", "datasets", config[key]["datasets"]) for key in _SELECTED.values()),
     ]
     problems = [
         f"`{key}`: {_unknown(name, plan.catalogs[catalog])} (config/catalog/{catalog}.yaml)"
@@ -428,17 +481,20 @@ def _name_problems(plan: Plan) -> list[str]:
         for name in names
         if name not in plan.catalogs[catalog]
     ]
-    datasets = plan.catalogs["datasets"]
-    problems += [
-        f"`human.datasets`: {name!r} holds no opinions of people; take one with `opinions` in its entry"
-        for name in config["human"]["datasets"]
-        if name in datasets and not datasets[name].get("opinions")
-    ]
+    for judges, key in _SELECTED.items():
+        problems += [
+            f"`{key}.datasets`: {name!r} holds no opinions of {judges}; take some of "
+            f"{', '.join(plan.judged_by(judges))}"
+            for name in config[key]["datasets"]
+            if name in plan.catalogs["datasets"] and name not in plan.judged_by(judges)
+        ]
     return problems
 
 
 def _family_problems(plan: Plan) -> list[str]:
-    """Encoders, training voters and held-out voters of one fold must not share an architecture family."""
+    """Encoders, training voters and held-out voters of one fold must not share an architecture family, and
+    the feature network must be of no voter's.
+    """
     machines, towers = plan.catalogs["machines"], plan.catalogs["encoders"]
     problems = []
     for number, fold in enumerate(plan.config["folds"]):
@@ -446,8 +502,17 @@ def _family_problems(plan: Plan) -> list[str]:
             "encoder": {name: towers[name]["family"] for name in plan.encoders if name in towers},
             "seen": {name: machines[name]["family"] for name in fold["seen"] if name in machines},
             "held_out": {name: machines[name]["family"] for name in fold["held_out"] if name in machines},
+            "feature_network": {
+                name: machines[name]["family"] for name in plan.feature_networks if name in machines
+            },
         }
-        for first, second in (("encoder", "seen"), ("encoder", "held_out"), ("seen", "held_out")):
+        for first, second in (
+            ("encoder", "seen"),
+            ("encoder", "held_out"),
+            ("seen", "held_out"),
+            ("feature_network", "seen"),
+            ("feature_network", "held_out"),
+        ):
             for family in sorted(set(groups[first].values()) & set(groups[second].values())):
                 sharing = [
                     name for group in (first, second) for name, f in groups[group].items() if f == family
@@ -478,11 +543,12 @@ def _controls(encoders: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any
 def _missing_files(plan: Plan) -> list[str]:
     """Files of data set, voters and encoders that are not there, but for what a library downloads."""
     towers = plan.encoders
+    judged = [name for key in _SELECTED.values() for name in plan.config[key]["datasets"]]
     places: dict[str, str] = {}
     for catalog, key, names in (
-        ("datasets", "path", [plan.config["references"]["source"], *plan.config["human"]["datasets"]]),
-        ("datasets", "photographs", plan.config["human"]["datasets"]),
-        ("machines", "weights", plan.voters),
+        ("datasets", "path", [plan.config["references"]["source"], *judged]),
+        ("datasets", "photographs", judged),
+        ("machines", "weights", [*plan.voters, *plan.feature_networks]),
         ("encoders", "checkpoint", towers),
     ):
         for name in names:

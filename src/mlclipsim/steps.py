@@ -26,6 +26,8 @@ class Step:
     report: bool = False  # makes a table, a figure or the claims, which the rule declares with their record
 
 
+_PER_DATASET = frozenset({"ratings", "pairs", "baselines", "similarities", "untrained", "predictions"})
+
 STEPS = {
     "references": Step("datasets.references:build"),
     "lit_encoder": Step("lit:train"),
@@ -34,10 +36,13 @@ STEPS = {
     "predictions": Step("pcmp.vote:predict"),
     "votes": Step("pcmp.vote:cast"),
     "similarities": Step("similarities:build"),
+    "channel_similarities": Step("similarities:build"),
     "fit": Step("fit:learn"),
     "baselines": Step("baselines:score"),
     "clip_scores": Step("fit:score"),
     "preference": Step("benchmarks.machine_preference:evaluate"),
+    "severity": Step("benchmarks.severity:evaluate", lists=frozenset({"scores"})),
+    "cost": Step("benchmarks.cost:measure"),
     "calibration": Step("benchmarks.calibration:calibrate"),
     "layer_ablation": Step("benchmarks.ablation:layers"),
     "ablation": Step("benchmarks.ablation:choices", lists=frozenset({"similarities"})),
@@ -46,16 +51,15 @@ STEPS = {
     "human_baselines": Step("baselines:score"),
     "human_predictions": Step("pcmp.vote:predict"),
     "human_similarities": Step("similarities:build"),
-    "human_iqa": Step(
-        "benchmarks.human_iqa:evaluate",
-        lists=frozenset({"ratings", "pairs", "baselines", "similarities", "untrained", "predictions"}),
-    ),
+    "human_iqa": Step("benchmarks.human_iqa:evaluate", lists=_PER_DATASET),
+    "machine_iqa": Step("benchmarks.human_iqa:evaluate", lists=_PER_DATASET),
     "claims": Step("report.claims:write", report=True),
     "table_1": Step("report.tables.table_1:make", lists=frozenset({"drops"}), report=True),
     "table_2": Step("report.tables.table_2:make", report=True),
     "table_3": Step("report.tables.table_3:make", report=True),
     "table_4": Step("report.tables.table_4:make", report=True),
     "table_5": Step("report.tables.table_5:make", report=True),
+    "table_7": Step("report.tables.table_7:make", report=True),
     "table_8": Step("report.tables.table_8:make", report=True),
     "table_9": Step("report.tables.table_9:make", report=True),
     "figure_1": Step("report.figures.figure_1:make", report=True),
@@ -82,13 +86,13 @@ def code(step: str) -> list[str]:
     return module_code(STEPS[step].call.split(":")[0])
 
 
-def options(files: Mapping[str, str | Sequence[str]]) -> list[str]:
-    """``--input name=path ...`` of a rule's input whose names may be without files: those are left out."""
+def options(files: Mapping[str, str | Sequence[str]], option: str = "--input") -> list[str]:
+    """``--input name=path ...`` of a rule's files, of which some names may be without: those are left out."""
     words = []
     for name, paths in files.items():
         listed = [paths] if isinstance(paths, str) else list(paths)
         if listed and name != "code":
-            words += ["--input", f"{name}={listed[0]}", *listed[1:]]
+            words += [option, f"{name}={listed[0]}", *listed[1:]]
     return words
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.special import expit
 
@@ -10,7 +14,7 @@ from mlclipsim import fit
 from mlclipsim.artifacts import read_json, read_table, write_table
 from mlclipsim.benchmarks import ablation
 from mlclipsim.benchmarks.ballots import Ballots
-from mlclipsim.benchmarks.refit import Study
+from mlclipsim.benchmarks.refit import Arm, Study
 
 VOTES = {"divergence": "kl", "tie_log": 0.25, "epsilon": 0.01, "tie_bounded": 0.01}
 
@@ -117,6 +121,29 @@ def test_a_fit_without_a_family_does_not_see_it(invented_pcmp, invented_weights)
     assert study.refit(deltas, np.full_like(turned, np.nan)) == [None]
 
 
+def test_a_task_of_one_fold_is_compared_within_that_fold(invented_pcmp, invented_weights):
+    """The two folds' held-out voters contradict each other; only the first one's seen voters do the task."""
+    study = Study.read(_spec(invented_pcmp), invented_pcmp.paths | {"weights": invented_weights})
+    deltas = fit.differences(study.pairs, invented_pcmp.tables.similarities)
+    seen, held_out = study.labels["seen"], study.labels["held_out"]
+    study = replace(
+        study,
+        labels={"seen": np.hstack([seen, seen]), "held_out": np.hstack([held_out, 1 - held_out])},
+        weights=study.weights | {"folds": 2 * study.weights["folds"]},
+    )
+    of_task = {"seen": np.hstack([seen, np.full_like(seen, np.nan)]), "held_out": study.labels["held_out"]}
+    ballots = SimpleNamespace(tasks=["detection"], of_task=lambda _: of_task)
+    full = study.prefer(deltas, study.fitted)
+
+    def refit(**how):
+        return study.prefer(deltas, study.refit(deltas, **how))
+
+    rows = pd.DataFrame(ablation._across_tasks(study, ballots, refit, full)).query("voters == 'held_out'")
+    (in_first,) = (r for r in study.judge([Arm({}, full)], full, labels={"held_out": held_out.repeat(2, 1)}))
+    assert rows["difference"].abs().max() < 1e-9  # the same fit on the same labels
+    np.testing.assert_allclose(rows["estimate"], in_first["estimate"])
+
+
 def test_votes_cast_again_are_those_of_the_step(invented_pcmp, invented_weights, tmp_path):
     """Every rule, with a voter that is a detector and abstains now and then, against the step ``votes``."""
     from mlclipsim.pcmp import vote
@@ -145,7 +172,7 @@ def test_votes_cast_again_are_those_of_the_step(invented_pcmp, invented_weights,
     ballots = Ballots(study, invented_pcmp.folds, usual["votes"], inputs["voters"])
     for change in ({}, {"divergence": "logit_cosine"}, {"tie_log": 0.0, "tie_bounded": 0.05}):
         expected = Study.read(_spec(invented_pcmp), inputs | cast(VOTES | change))
-        found = ballots.cast(inputs["predictions"], VOTES | change)
+        found = ballots.cast(predictions, VOTES | change)
         for group in ("seen", "held_out"):
             np.testing.assert_allclose(found[group], expected.labels[group])
     of_joe = ballots.of_task("detection")

@@ -65,7 +65,7 @@ def rated(n_references: int = 12, per_reference: int = 12, *, dmos: bool = False
 SCHEMAS = {"baselines": "scores", "untrained": "similarities", "pairs": "human_comparisons"}
 SPEC = {
     "seed": 1,
-    "human": {"datasets": ["made"]},
+    "datasets": ["made"],
     "votes": {"divergence": "kl"},
     "benchmark": {"resamples": 40},
     "metrics": {"psnr": {}, "lpips": {"class": "perceptual", "needs": "AlexNet weights"}},
@@ -180,7 +180,7 @@ def test_what_did_not_run_is_named(made):
 
 def test_without_data_sets_all_are_named(tmp_path):
     made = {"correlations": tmp_path / "c.parquet", "comparisons": tmp_path / "c.json"}
-    human_iqa.evaluate(SPEC | {"human": {"datasets": []}}, {}, made)
+    human_iqa.evaluate(SPEC | {"datasets": []}, {}, made)
     frame = read_table(made["correlations"], "correlations")
     assert list(frame["dataset"]) == ["made", "live"]
     assert frame["note"].str.startswith("not run").all()

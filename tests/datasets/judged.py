@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import yaml
 from PIL import Image
 from scipy.io import savemat
 
@@ -44,16 +46,20 @@ def live(root: Path) -> None:
 
 
 def csiq(root: Path) -> None:
-    lines = ["image,dst_idx,dst_type,dst_lev,dmos_std,dmos"]
+    """As in the authors' workbook: a title above the heads, empty columns before them."""
+    rows = []
     for kind, folder, file, dmos in (
         ("noise", "awgn", "AWGN", 0.062),
         ("jpeg 2000", "jpeg2000", "jpeg2000", 0.5),
         ("blur", "blur", "BLUR", 0.91),
     ):
-        picture(root / "dst_imgs" / folder / f"1600.{file}.2.png", len(lines))
-        lines.append(f"1600,1,{kind},2,0.1,{dmos}")
+        picture(root / "dst_imgs" / folder / f"1600.{file}.2.png", 1 + len(rows))
+        rows.append([1600, 1, kind, 2, 0.1, dmos])
     picture(root / "src_imgs" / "1600.png", 9)
-    (root / "csiq.DMOS.csv").write_text("\n".join(lines) + "\n")
+    table = pd.DataFrame(rows, columns=["image", "dst_idx", "dst_type", "dst_lev", "dmos_std", "dmos"])
+    with pd.ExcelWriter(root / "csiq.DMOS.xlsx") as book:
+        pd.DataFrame([["CSIQ DMOS"]]).to_excel(book, sheet_name="all_by_image", header=False, index=False)
+        table.to_excel(book, sheet_name="all_by_image", startrow=3, startcol=3, index=False)
 
 
 def tid2013(root: Path) -> None:
@@ -84,6 +90,54 @@ def pipal(root: Path) -> None:
         (root / "Train_Label" / f"{reference}.txt").write_text("\n".join(lines) + "\n")
 
 
+def mpd(root: Path) -> None:
+    """As the catalog assumes: nobody has published the layout."""
+    lines = ["reference,distorted,distortion,mos"]
+    for number, (name, mos) in enumerate((("a_1.png", 3.5), ("a_2.png", 1.25))):
+        picture(root / "distorted" / name, number)
+        lines.append(f"a.png,{name},lens blur,{mos}")
+    picture(root / "reference" / "a.png", 9)
+    (root / "mos.csv").write_text("\n".join(lines) + "\n")
+
+
+def miqd(root: Path) -> None:
+    """The tree of its page, the columns that the authors' loader reads. The third reference is not listed."""
+    for number, reference in enumerate(("00000012", "00000023", "00000031")):
+        name = f"ILSVRC2012_val_{reference}"
+        lines = ["dist_images,weighted_consistency,weighted_accuracy"]
+        for place, distortion in enumerate(("contrast_1", "gaussian_noise_fg_stronger_fg5_bg3")):
+            picture(root / "miqa_cls" / "images" / name / f"{name}_{distortion}.png", number + place)
+            lines.append(f"{name}/{name}_{distortion}.png,{0.5 + number / 8},{place}")
+        picture(root / "miqa_cls" / "src_images" / f"{name}.JPEG", number)
+        labels = root / "miqa_cls" / "labels" / f"{name}_mmos.csv"
+        labels.parent.mkdir(exist_ok=True)
+        labels.write_text("\n".join(lines) + "\n")
+    listed = [f'ILSVRC2012_val_{reference}.JPEG,"a, b",0.8' for reference in ("00000023", "00000012")]
+    (root / "miqa_cls_val.csv").write_text("\n".join(["Image Name,Category,Quality Score", *listed]) + "\n")
+
+
+def _miqd_coco(root: Path, labels: str) -> None:
+    name = "000000000139"
+    picture(root / "miqa_det" / "images" / name / f"{name}_jpeg_compression_bg_stronger_fg2_bg5.png", 1)
+    picture(root / "miqa_det" / "src_images" / f"{name}.jpg", 2)
+    for kind, value in (("consistency", 0.75), ("accuracy", 0.25)):
+        path = root / labels / "labels" / f"{name}_{kind}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(
+            f"filename,AP_weighted_avg\n{name}_jpeg_compression_bg_stronger_fg2_bg5.png,{value}\n"
+        )
+    (root / "miqa_det_val.csv").write_text("Image Index\n577539\n139\n")
+
+
+def miqd_det(root: Path) -> None:
+    _miqd_coco(root, "miqa_det")
+
+
+def miqd_ins(root: Path) -> None:
+    """Labels of its own for the images of ``miqd_det``."""
+    _miqd_coco(root, "miqa_ins")
+
+
 def bapps(root: Path) -> None:
     for number, name in enumerate(("traditional", "cnn", "superres", "deblur", "color", "frameinterp")):
         folder = root / "2afc" / "val" / name
@@ -93,4 +147,10 @@ def bapps(root: Path) -> None:
         np.save(folder / "judge" / "000000.npy", np.array([number / 5], np.float32))
 
 
-TREES = {tree.__name__: tree for tree in (live, csiq, tid2013, kadid10k, pipal, bapps)}
+TREES = {
+    tree.__name__.replace("_", "-"): tree
+    for tree in (live, csiq, tid2013, kadid10k, pipal, mpd, miqd, miqd_det, miqd_ins, bapps)
+}
+CATALOG = yaml.safe_load(
+    (Path(__file__).resolve().parents[2] / "config" / "catalog" / "datasets.yaml").read_text(encoding="utf-8")
+)

@@ -8,20 +8,25 @@ import pytest
 
 from mlclipsim.datasets.check import check
 
-from .judged import TREES, picture
+from .judged import CATALOG, TREES, picture
+
+
+def entry_of(name: str, path: Path) -> dict:
+    """The catalog's, for a tiny tree."""
+    return CATALOG[name] | {"path": str(path), "tree": {}}
 
 
 @pytest.fixture
 def tid2013(tmp_path) -> dict:
     TREES["tid2013"](tmp_path)
     tree = {"reference_images/*.[bB][mM][pP]": 2, "distorted_images/*": 3, "mos_with_names.txt": 1}
-    return {"reader": "tid2013", "path": str(tmp_path), "tree": tree}
+    return entry_of("tid2013", tmp_path) | {"tree": tree}
 
 
 @pytest.mark.parametrize("name", TREES)
 def test_a_sound_tree_has_no_problem(name, tmp_path):
     TREES[name](tmp_path)
-    assert check(name, {"reader": name, "path": str(tmp_path)}) == []
+    assert check(name, entry_of(name, tmp_path)) == []
 
 
 def test_counts_and_checksums(tid2013):
@@ -60,6 +65,6 @@ def test_long_lists_are_cut(tmp_path):
     TREES["kadid10k"](tmp_path)
     lines = [f"I01_01_{number:02d}.png,I01.png,3,0.1" for number in range(2, 12)]
     (tmp_path / "dmos.csv").write_text("\n".join(["dist_img,ref_img,dmos,var", *lines]))
-    problems = check("kadid10k", {"reader": "kadid10k", "path": str(tmp_path)})
+    problems = check("kadid10k", entry_of("kadid10k", tmp_path))
     assert len(problems) == 6
     assert problems[-1] == "... and 5 more"

@@ -1,4 +1,4 @@
-"""The data sets that people judged, from tiny trees in their authors' layouts."""
+"""The data sets that people or machines judged, from tiny trees in their authors' layouts."""
 
 from __future__ import annotations
 
@@ -7,18 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from mlclipsim.artifacts import ArtifactError, read_table
 from mlclipsim.datasets import human_images
 from mlclipsim.images import decode_image, read_image
 from mlclipsim.pcmp.match import psnr_db
 
-from .judged import SIDE, TREES, picture
-
-CATALOG = yaml.safe_load(
-    (Path(__file__).resolve().parents[2] / "config" / "catalog" / "datasets.yaml").read_text(encoding="utf-8")
-)
+from .judged import CATALOG, SIDE, TREES, picture
 
 
 @pytest.fixture
@@ -32,6 +27,7 @@ def tree(tmp_path):
     return plant
 
 
+COCO = "000000000139"
 EXPECTED = {  # image -> reference, distortion, rating
     "live": {
         "jpeg/img001": ("ocean", "jpeg", 61.5),
@@ -53,9 +49,22 @@ EXPECTED = {  # image -> reference, distortion, rating
         "I01_25_05": ("I01", "contrast", 1.2),
     },
     "pipal": {
-        f"{reference}_{kind}_07": (reference, f"class_{kind}", rating)
+        f"{reference}_{kind}_07": (reference, kind, rating)
         for reference in ("A0001", "A0002")
         for kind, rating in (("00", 1466.8), ("01", 1301.2))
+    },
+    "mpd": {"a_1": ("a", "lens blur", 3.5), "a_2": ("a", "lens blur", 1.25)},
+    "miqd": {
+        f"ILSVRC2012_val_{reference}_{name}": (f"ILSVRC2012_val_{reference}", distortion, rating)
+        for reference, rating in (("00000012", 0.5), ("00000023", 0.625))
+        for name, distortion in (
+            ("contrast_1", "contrast"),
+            ("gaussian_noise_fg_stronger_fg5_bg3", "gaussian_noise"),
+        )
+    },
+    **{
+        part: {f"{COCO}_jpeg_compression_bg_stronger_fg2_bg5": (COCO, "jpeg_compression", 0.75)}
+        for part in ("miqd-det", "miqd-ins")
     },
 }
 
@@ -104,11 +113,14 @@ def test_live_without_realigned_scores_takes_the_first_ones(tree):
     assert human_images.load("live", entry).images[0].rating == 62.5
 
 
-def test_csiq_workbook_alone_says_what_to_do(tree):
+def test_csiq_without_its_workbook_says_what_was_expected(tree):
     entry = tree("csiq")
-    saved = Path(entry["path"]) / "csiq.DMOS.csv"
-    saved.rename(saved.with_suffix(".xlsx"))
-    with pytest.raises((ArtifactError, ValueError), match=r"openpyxl|not a zip file|Excel"):
+    book = Path(entry["path"]) / "csiq.DMOS.xlsx"
+    book.write_bytes(book.read_bytes()[:100])
+    with pytest.raises(ArtifactError, match="expected a workbook with the sheet all_by_image"):
+        human_images.load("csiq", entry)
+    book.unlink()
+    with pytest.raises(ArtifactError, match="expected a workbook with the sheet all_by_image"):
         human_images.load("csiq", entry)
 
 
@@ -119,12 +131,17 @@ def test_csiq_workbook_alone_says_what_to_do(tree):
             "tid2013",
             "mos_with_names.txt",
             "5.5 I01_08_1.bmp\nx I01_08_3.bmp\n",
-            "expected a table of mos, name",
+            "expected a table of name, mos",
         ),
-        ("tid2013", "mos_with_names.txt", "5.5 I01_99_1.bmp\n", "expected names like i01_01_1.bmp"),
+        (
+            "tid2013",
+            "mos_with_names.txt",
+            "5.5 I01_99_1.bmp\n",
+            "expected a type of distortion from 1 to 24, got 99",
+        ),
         ("kadid10k", "dmos.csv", "dist_img,dmos\nI01_01_01.png,1\n", "expected a table of dist_img, ref_img"),
         ("kadid10k", "dmos.csv", "dist_img,ref_img,dmos\nI01_01_01.png,I01.png,\n", "row 1 is not"),
-        ("pipal", "Train_Label/A0001.txt", "A0002_00_07.bmp,1400\n", "expected names like A0001_00_00.bmp"),
+        ("pipal", "Train_Label/A0001.txt", "A1.bmp,1400\n", "expected images named like"),
     ],
 )
 def test_tables_of_another_layout_are_refused(name, file, text, expected, tree):
@@ -150,7 +167,7 @@ def build(name: str, entry: dict, folder: Path) -> dict[str, Path]:
     return made
 
 
-@pytest.mark.parametrize("name", ["live", "tid2013"])
+@pytest.mark.parametrize("name", ["live", "tid2013", "miqd"])
 def test_the_step_pairs_by_name(name, tree, tmp_path):
     entry = tree(name)
     made = build(name, entry, tmp_path / "made")

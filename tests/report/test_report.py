@@ -16,7 +16,7 @@ from mlclipsim.artifacts import read_json, read_table, write_json, write_table
 from mlclipsim.benchmarks import consensus
 from mlclipsim.report import claims, style
 from mlclipsim.report.figures import figure_1, figure_2, figure_3, figure_6, figure_8
-from mlclipsim.report.tables import table_1, table_2, table_4, table_5, table_8, table_9, writer
+from mlclipsim.report.tables import table_1, table_2, table_4, table_5, table_7, table_8, table_9, writer
 
 SPEC = {
     "preset": "embedded",
@@ -31,8 +31,58 @@ def _outputs(folder: Path, name: str, kinds: tuple[str, ...]) -> dict[str, Path]
 
 
 @pytest.fixture(scope="module")
-def inputs(invented_pcmp, invented_weights, invented_preference, invented_ablation):
-    return invented_pcmp.paths | invented_preference | invented_ablation | {"weights": [invented_weights]}
+def inputs(
+    invented_pcmp,
+    invented_weights,
+    invented_preference,
+    invented_severity,
+    invented_ablation,
+    tmp_path_factory,
+):
+    folder = tmp_path_factory.mktemp("others")
+    cost, correlations = folder / "cost.parquet", folder / "correlations.parquet"
+    write_table(cost, _costs(), "cost")
+    write_table(correlations, _judged_by_machines(), "correlations")
+    others = {"severity": invented_severity["severity"], "cost": cost, "correlations": correlations}
+    made = invented_preference | invented_ablation | others
+    return invented_pcmp.paths | made | {"weights": [invented_weights]}
+
+
+def _costs() -> pd.DataFrame:
+    """Two metrics that ran, one without gradient, and one that did not."""
+    nothing = dict.fromkeys([*table_7.COLUMNS, *table_7.MEASURED])
+    same = {"device": "cpu", "threads": 1, "image_size": 64, "n_rounds": 7, "n_images": 4, "processor": "x"}
+    ours = {"n_parameters": 86_192_640, "macs": 2_100_000_000, "class": "ours", "note": ""}
+    rows = [
+        ours | {"metric": "ml_clipsim", "variant": "fitted", "ms_per_image": 12.5, "ms_low": 12.25},
+        {"metric": "ssim", "variant": "grey", "n_parameters": 0, "macs": 999, "ms_per_image": 0.5},
+        {"metric": "lpips", "variant": "alex", "class": "perceptual", "note": "not run: needs AlexNet"},
+    ]
+    rows[0] |= {"ms_high": 13, "ms_per_image_backward": 20, "ms_low_backward": 19, "ms_high_backward": 21}
+    rows[0] |= {"peak_mib": 400.4, "peak_mib_backward": 500}
+    rows[1] |= {"ms_low": 0.5, "ms_high": 0.5, "peak_mib": 1.6, "class": "fidelity", "note": ""}
+    frame = pd.DataFrame([nothing | same | row for row in rows])
+    counts, measured = ["n_parameters", "macs"], [name for name in table_7.MEASURED if name != "processor"]
+    return frame.astype(dict.fromkeys(counts, "Int64") | dict.fromkeys(measured, float))
+
+
+def _judged_by_machines():
+    """MIQD with ratings, a set with pairs, and MPD, which is not there."""
+    rows = [
+        ("miqd", "ml_clipsim", "fitted", "ours", {"srcc": 0.71, "n": 900, "n_excluded": 2}),
+        ("miqd", "psnr", "rgb", "fidelity", {"srcc": -0.2, "n": 902}),
+        ("miqd", "machine_utility", "all voters", "control", {"srcc": 0.8, "n": 902}),
+        ("miqd", "lpips", "", "perceptual", {"note": "not run: needs AlexNet weights"}),
+        ("miqd/fog", "ml_clipsim", "fitted", "ours", {"srcc": 0.6, "n": 90}),
+        ("chosen", "ml_clipsim", "fitted", "ours", {"two_afc": 0.66, "n": 50}),
+        ("mpd", "ml_clipsim", "", "ours", {"note": "not run: needs the archive"}),
+    ]
+    keys = ("dataset", "metric", "variant", "class")
+    figures = ["srcc", "krcc", "plcc", "rmse", "two_afc"]
+    figures += ["srcc_ci_low", "srcc_ci_high", "two_afc_ci_low", "two_afc_ci_high"]
+    counts = {"n": 0, "n_references": 9, "n_excluded": 0}
+    empty = dict.fromkeys(figures, np.nan) | counts | {"interval": "none", "note": ""}
+    return pd.DataFrame([empty | dict(zip(keys, row, strict=False)) | row[-1] for row in rows])
 
 
 def _of_refits(inputs, folder):
@@ -55,6 +105,7 @@ def made(inputs, spec_8, tmp_path_factory):
     table_1.make(SPEC, inputs, _outputs(folder, "table_1", TABLE))
     table_2.make(SPEC, inputs, _outputs(folder, "table_2", TABLE))
     _of_refits(inputs, folder)
+    table_7.make(SPEC, inputs, _outputs(folder, "table_7", TABLE))
     table_8.make(spec_8, inputs, _outputs(folder, "table_8", TABLE))
     table_9.make(SPEC, inputs, _outputs(folder, "table_9", TABLE))
     figure_1.make(SPEC, inputs, _outputs(folder, "figure_1", FIGURE))
@@ -71,10 +122,11 @@ def test_figures_and_tables_repeat_to_the_byte(made, inputs, spec_8, tmp_path):
     table_1.make(SPEC, inputs, _outputs(tmp_path, "table_1", TABLE))
     table_2.make(SPEC, inputs, _outputs(tmp_path, "table_2", TABLE))
     _of_refits(inputs, tmp_path)
+    table_7.make(SPEC, inputs, _outputs(tmp_path, "table_7", TABLE))
     table_8.make(spec_8, inputs, _outputs(tmp_path, "table_8", TABLE))
     table_9.make(SPEC, inputs, _outputs(tmp_path, "table_9", TABLE))
     again = sorted(tmp_path.iterdir())
-    assert len(again) == 38
+    assert len(again) == 41
     for path in again:
         assert path.read_bytes() == (made / path.name).read_bytes(), path.name
 
@@ -90,7 +142,7 @@ def test_no_date_and_no_version_in_the_figures(made):
 
 def test_report_imports_no_torch():
     modules = ["claims", *(f"figures.figure_{number}" for number in (1, 2, 3, 6, 8))]
-    modules += [f"tables.table_{number}" for number in (1, 2, 4, 5, 8, 9)]
+    modules += [f"tables.table_{number}" for number in (1, 2, 4, 5, 7, 8, 9)]
     code = "import sys; " + "; ".join(f"import mlclipsim.report.{name}" for name in modules)
     command = [sys.executable, "-c", f"{code}; sys.exit('torch' in sys.modules)"]
     assert subprocess.run(command, timeout=120).returncode == 0
@@ -131,6 +183,19 @@ def test_ceilings_of_both_tables_agree(made):
             )
 
 
+def test_table_7_has_the_public_columns_and_reads_well(made):
+    table = pd.read_csv(made / "table_7.csv")
+    assert list(table.columns[:9]) == table_7.COLUMNS
+    assert set(table_7.MEASURED) < set(table.columns)
+    assert table["n_parameters"].tolist()[:2] == [86_192_640, 0]
+    printed = (made / "table_7.md").read_text(encoding="utf-8").splitlines()
+    ours = "| ML-CLIPSim | 86.2 M | 2.10 G | 12.50 [12.25, 13.00] | 20.00 [19.00, 21.00] | 400 | 500 |"
+    assert ours in printed
+    assert "| SSIM | 0 | 999 | 0.50 [0.50, 0.50] | @ | 2 | @ |".replace("@", writer.NOTHING) in printed
+    assert any(line.startswith("LPIPS: not run: needs AlexNet.") for line in printed)
+    assert (made / "table_7.tex").read_text(encoding="utf-8").count(r"\midrule") == 2
+
+
 def test_table_2_has_the_public_columns_and_reads_well(made):
     table = pd.read_csv(made / "table_2.csv")
     assert list(table.columns[:10]) == table_2.COLUMNS
@@ -142,6 +207,11 @@ def test_table_2_has_the_public_columns_and_reads_well(made):
     assert f"**{estimate:.3f}**".replace("0.", ".") in ours  # the best is bold
     assert "LPIPS: not run: needs AlexNet weights." in printed
     assert "preset embedded, run default" in printed
+    assert printed.splitlines()[2].endswith("| severity |")
+    tau = table.query("slice == 'macro' and benchmark == 'severity' and metric == 'ml_clipsim'")["estimate"]
+    assert ours.endswith(f"| {writer.number(tau.item())} |")
+    assert "| PSNR |" in printed
+    assert next(line for line in printed.splitlines() if line.startswith("| PSNR |")).endswith("| 1.000 |")
     tex = (made / "table_2.tex").read_text(encoding="utf-8")
     # head, and between classes: ours, fidelity, machine, prior, controls, ceilings
     assert tex.count(r"\midrule") == 6
@@ -149,6 +219,30 @@ def test_table_2_has_the_public_columns_and_reads_well(made):
     assert "95 \\% interval" in tex
     assert "nan |" not in printed
     assert "& nan" not in tex
+
+
+def test_table_2_has_the_benchmarks_of_others(made):
+    table = pd.read_csv(made / "table_2.csv").query("benchmark not in ('pcmp', 'severity')")
+    ours = table[table["metric"] == "ml_clipsim"].set_index(["benchmark", "slice"])
+    assert ours.loc[("miqd", "all"), ["quantity", "estimate", "n_images"]].tolist() == ["srcc", 0.71, 900]
+    assert ours.loc[("miqd", "type=fog"), "estimate"] == 0.6
+    assert ours.loc[("chosen", "all"), ["quantity", "estimate", "n_pairs"]].tolist() == ["2afc", 0.66, 50]
+    assert ours.loc[("mpd", "all"), "note"] == "not run: needs the archive"
+    assert set(table["voters"]) == {"held_out"}
+    lines = (made / "table_2.md").read_text(encoding="utf-8").splitlines()
+    heads = next(line for line in lines if line.startswith("| metric"))
+    cells = {line.split("|")[1].strip(): line.split("|") for line in lines if line.startswith("| ")}
+    srcc = heads.split("|").index(" MIQD SRCC ")
+    assert "**.710**" in cells["ML-CLIPSim"][srcc]
+    assert "-.200" in cells["PSNR"][srcc]
+    assert any("Not run: MPD; docs/machine_iqa.md" in line for line in lines)
+
+
+def test_table_5_has_the_weights_per_channel(made):
+    row = pd.read_csv(made / "table_5.csv").query("factor == 'weights' and voters == 'held_out'")
+    assert row["setting"].tolist() == ["per channel"]
+    printed = (made / "table_5.md").read_text(encoding="utf-8")
+    assert "| weights per channel |" in printed
 
 
 def test_table_4_has_a_row_per_set_of_layers_and_marks_the_choice(made, inputs):
@@ -472,9 +566,12 @@ def test_a_claim_holds_only_against_every_metric_of_its_class(tmp_path):
 
 
 def test_claims_that_cannot_be_tested_say_why(tmp_path):
-    # held-out voters decide: a win on seen ones alone tests nothing
+    # held-out voters decide: a win on seen ones alone tests nothing; nor does one against LPIPS' stand-in
     found = _decide(
-        tmp_path, _comparison("lpips", 0.1, kind="perceptual"), _comparison("psnr", 0.1, voters="seen")
+        tmp_path,
+        _comparison("lpips", 0.1, kind="perceptual"),
+        _comparison("deep_features", 0.1, kind="perceptual"),
+        _comparison("psnr", 0.1, voters="seen"),
     )
     assert {claim["verdict"] for claim in found.values()} == {"not_tested"}
     assert "at least two of LPIPS" in found["machine_preference_better_than_perceptual"]["evidence"]

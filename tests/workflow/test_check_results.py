@@ -30,3 +30,11 @@ def test_tables_are_compared_by_value(tmp_path, actual, good, text):
     verdict = check_results.compare(tmp_path / "a.csv", tmp_path / "b.csv")
     assert verdict[0] is good
     assert text in verdict[1]
+
+
+def test_only_what_is_measured_may_differ(tmp_path):
+    (tmp_path / "a.csv").write_text("metric,macs,ms_per_image,device\npsnr,7,0.5,cpu\n")
+    (tmp_path / "b.csv").write_text("metric,macs,ms_per_image,device\npsnr,7,0.9,cpu\n")
+    (tmp_path / "c.csv").write_text("metric,macs,ms_per_image,device\npsnr,8,0.5,cpu\n")
+    assert check_results.compare(tmp_path / "a.csv", tmp_path / "b.csv")[0]
+    assert not check_results.compare(tmp_path / "a.csv", tmp_path / "c.csv")[0]

@@ -18,7 +18,8 @@ def test_a_fresh_clone_plans_every_step(project):
     """No committed file may stand where a rule writes: Snakemake would take it for done."""
     jobs = project.jobs("all")
     assert set(jobs) == set(STEPS) - {"lit_encoder"} - PER_JUDGED
-    assert jobs["similarities"] == 3  # two encoders and the untrained control
+    assert jobs["channel_similarities"] == 1  # of the main encoder
+    assert jobs["similarities"] == 2  # of the second one and of the untrained control
     assert jobs["fit"] == 2
 
 
@@ -28,6 +29,15 @@ def test_local_makes_its_encoder(project, tmp_path):
     assert jobs["lit_encoder"] == 1
     assert jobs["human_images"] == jobs["human_baselines"] == jobs["human_predictions"] == 1
     assert jobs["human_similarities"] == 2  # the encoder and its untrained control
+
+
+def test_what_machines_judged_is_scored_by_the_steps_of_what_people_judged(project, tmp_path):
+    setting = tmp_path / "machines.yaml"
+    setting.write_text("machine_iqa: {datasets: [miqd, mpd]}\nrequire_files: false\n")
+    jobs = project.jobs("table_2", "--configfile", str(setting))
+    assert jobs["human_images"] == jobs["human_baselines"] == jobs["human_predictions"] == 2
+    assert jobs["machine_iqa"] == 1
+    assert "human_iqa" not in jobs
 
 
 @pytest.mark.parametrize("preset", ["ci", "paper"])

@@ -11,8 +11,8 @@ pytestmark = pytest.mark.workflow
 SETTING = ("--config", "require_files=false")
 MAIN_ONLY = {"clip_scores", "preference", "table_1", "table_2", "figure_2", "figure_3", "claims", "fit"}
 MAIN_ONLY |= {"calibration", "layer_ablation", "ablation", "data_size"}
-MAIN_ONLY |= {"table_4", "table_5", "figure_6", "figure_8"}
-MAIN_ONLY |= {"human_iqa", "table_3", "figure_7"}
+MAIN_ONLY |= {"table_4", "table_5", "figure_6", "figure_8", "severity", "cost", "table_7"}
+MAIN_ONLY |= {"human_iqa", "machine_iqa", "table_3", "figure_7"}
 
 
 @pytest.fixture
@@ -27,10 +27,12 @@ def test_changes_rerun_what_depends_on_them(finished):
     assert project.jobs(*SETTING) == {}
     print(f"nothing to do: {time.perf_counter() - started:.1f} s")
 
-    # Another encoder: no pair is built and no vote cast again, and its similarities are there already.
+    # Another encoder: no pair is built and no vote cast again.
     jobs = project.jobs(*SETTING, "encoder=scene-clip-resnet")
-    assert set(jobs) == MAIN_ONLY | {"similarities", "figure_1", "table_8", "table_9"}
-    assert jobs["similarities"] == 1  # of its own untrained control
+    assert set(jobs) == MAIN_ONLY | {
+        *("channel_similarities", "similarities", "figure_1", "table_8", "table_9")
+    }
+    assert jobs["similarities"] == 2  # of its own untrained control, and of the tower that was the main one
     before = (project.root / "results/embedded/default/tables/table_2.csv").stat().st_mtime_ns
     project.snakemake("--cores", "2", *SETTING, "encoder=scene-clip-resnet")
     assert (project.root / "results/embedded/scene-clip-resnet/tables/table_2.csv").exists()

@@ -6,6 +6,7 @@ from importlib.resources import files
 import pytest
 import torch
 
+from mlclipsim import spec
 from mlclipsim.artifacts import sha256_of
 from mlclipsim.world import zoo
 from mlclipsim.world.architectures import ARCHITECTURES
@@ -47,8 +48,20 @@ def test_clip_reads_shapes_and_colours_without_examples(name):
     assert MANIFEST[name]["clean"]["zero_shot_colour"] >= 0.9
 
 
-def test_segmenter_and_detector_ship():
-    assert {"scene-segmenter", "scene-detector"} <= set(MANIFEST)
+def test_segmenters_and_detector_ship():
+    assert {"scene-segmenter", "scene-segmenter-darknet", "scene-detector"} <= set(MANIFEST)
+
+
+def test_the_catalog_has_every_network_by_the_task_and_family_that_it_was_trained_with():
+    """The family decides who may vote beside whom."""
+    machines = spec.load(planning=True).catalogs["machines"]
+    catalog = {name: entry for name, entry in machines.items() if entry["builder"] == "zoo"}
+    assert set(catalog) | {"scene-clip", "scene-clip-resnet"} == set(MANIFEST) == set(zoo.PLANS)
+    for name, entry in catalog.items():
+        trained = MANIFEST[name]
+        assert (entry["task"], entry["family"]) == (trained["task"], trained["family"]), name
+        if trunk := trained.get("starts_from"):
+            assert entry["family"] == MANIFEST[trunk]["family"], name
 
 
 def test_classifiers_are_many_and_of_many_families():

@@ -53,6 +53,50 @@ rule preference:
         " --output ceilings={output.ceilings:q} > {log:q} 2>&1"
 
 
+rule severity:
+    input:
+        images=rules.pcmp_images.output.images,
+        scores=[rules.baselines.output.scores, rules.clip_scores.output.scores],
+        code=steps.code("severity"),
+    output:
+        severity=plan.own("benchmarks", "severity.parquet"),
+    log:
+        plan.own("logs", "severity.txt"),
+    conda:
+        "../../environment.yml"
+    params:
+        spec=plan.text("severity"),
+    shell:
+        "python -m mlclipsim step severity --spec {params.spec:q} --input images={input.images:q}"
+        " --input scores={input.scores:q} --output severity={output.severity:q} > {log:q} 2>&1"
+
+
+rule cost:
+    input:
+        weights=plan.own("models", plan.encoder, "weights.json"),
+        checkpoint=(
+            [plan.shared("lit_encoder", "encoder.safetensors", plan.encoder)] if plan.encoder in LIT else []
+        ),
+        code=steps.code("cost"),
+    output:
+        cost=plan.own("benchmarks", "cost.parquet"),
+    log:
+        plan.own("logs", "cost.txt"),
+    conda:
+        "../../environment.yml"
+    # All cores, so that no other job runs beside it and disturbs its timings; it computes on `threads` of the
+    # config, as every step. On a cluster, where there is no number of all cores, a job has its cores to itself.
+    threads: workflow.cores if workflow.local_exec else config["threads"]
+    resources:
+        gpu=0,
+    params:
+        spec=plan.text("cost"),
+        inputs=lambda wildcards, input: steps.options(input),
+    shell:
+        "python -m mlclipsim step cost --spec {params.spec:q} --gpus {resources.gpu} {params.inputs:q}"
+        " --output cost={output.cost:q} > {log:q} 2>&1"
+
+
 rule calibration:
     input:
         pairs=rules.pcmp_pairs.output.pairs,
@@ -105,6 +149,7 @@ rule ablation:
         voters=rules.predictions.output.voters,
         predictions=rules.predictions.output.predictions,
         similarities=list(SIMILARITIES.values()),
+        products=plan.shared("channel_similarities", "products.parquet", plan.encoder),
         weights=plan.own("models", plan.encoder, "weights.json"),
         code=steps.code("ablation"),
     output:
@@ -119,6 +164,7 @@ rule ablation:
         "python -m mlclipsim step ablation --spec {params.spec:q} --input pairs={input.pairs:q}"
         " --input labels={input.labels:q} --input votes={input.votes:q} --input voters={input.voters:q}"
         " --input predictions={input.predictions:q} --input similarities={input.similarities:q}"
+        " --input products={input.products:q}"
         " --input weights={input.weights:q} --output ablation={output.ablation:q} > {log:q} 2>&1"
 
 

@@ -1,4 +1,5 @@
-# Images that people judged: each data set's images, what metrics and machines make of them, and whom people side with.
+# Images that people judged, or other people's machines: each data set's images, what metrics and our voters make of
+# them, and with which of these the judges side.
 
 JUDGED = config["human"]["datasets"]
 
@@ -101,32 +102,38 @@ rule human_similarities:
         " {params.inputs:q} --output similarities={output.similarities:q} > {log:q} 2>&1"
 
 
-rule human_iqa:
-    input:
-        ratings=plan.judged("human_images", "ratings.parquet"),
-        pairs=plan.judged("human_images", "comparisons.parquet"),
-        baselines=plan.judged("human_baselines", "scores.parquet"),
-        similarities=plan.judged("human_similarities", "similarities.parquet", plan.encoder),
-        untrained=plan.judged("human_similarities", "similarities.parquet", plan.untrained),
-        predictions=plan.judged("human_predictions", "predictions.parquet"),
-        voters=rules.predictions.output.voters if JUDGED else [],
-        weights=plan.own("models", plan.encoder, "weights.json") if JUDGED else [],
-        preference=rules.preference.output.comparisons if JUDGED else [],
-        code=steps.code("human_iqa"),
-    output:
-        correlations=plan.own("benchmarks", "correlations.parquet"),
-        comparisons=plan.own("benchmarks", "human_comparisons.json"),
-    log:
-        plan.own("logs", "human_iqa.txt"),
-    conda:
-        "../../environment.yml"
-    params:
-        spec=plan.text("human_iqa"),
-        inputs=lambda wildcards, input: steps.options(input),
-    shell:
-        "python -m mlclipsim step human_iqa --spec {params.spec:q} {params.inputs:q}"
-        " --output correlations={output.correlations:q} --output comparisons={output.comparisons:q}"
-        " > {log:q} 2>&1"
+for step, judges in (("human_iqa", "people"), ("machine_iqa", "machines")):
+    ratings = plan.judged(judges, "human_images", "ratings.parquet")
+
+    rule:
+        name:
+            step
+        input:
+            ratings=ratings,
+            pairs=plan.judged(judges, "human_images", "comparisons.parquet"),
+            baselines=plan.judged(judges, "human_baselines", "scores.parquet"),
+            similarities=plan.judged(judges, "human_similarities", "similarities.parquet", plan.encoder),
+            untrained=plan.judged(judges, "human_similarities", "similarities.parquet", plan.untrained),
+            predictions=plan.judged(judges, "human_predictions", "predictions.parquet"),
+            voters=rules.predictions.output.voters if ratings else [],
+            weights=plan.own("models", plan.encoder, "weights.json") if ratings else [],
+            preference=rules.preference.output.comparisons if ratings else [],
+            code=steps.code(step),
+        output:
+            correlations=plan.own("benchmarks", f"{step}.parquet"),
+            comparisons=plan.own("benchmarks", f"{step}.json"),
+        log:
+            plan.own("logs", f"{step}.txt"),
+        conda:
+            "../../environment.yml"
+        params:
+            step=step,
+            spec=plan.text(step),
+            inputs=lambda wildcards, input: steps.options(input),
+        shell:
+            "python -m mlclipsim step {params.step} --spec {params.spec:q} {params.inputs:q}"
+            " --output correlations={output.correlations:q} --output comparisons={output.comparisons:q}"
+            " > {log:q} 2>&1"
 
 
 # `snakemake check_tid2013`: is it there, complete and sound? Makes nothing, so it always runs.

@@ -1,8 +1,11 @@
 # ML-CLIPSim: per-layer similarities of every image to its reference, and the layer weights fitted on them.
 
 # Which encoder a folder belongs to is in its name, so that runs that compare encoders share the forward passes.
+# The main encoder's come with their terms by channel, from the same forward pass.
 SIMILARITIES = {
-    name: plan.shared("similarities", "similarities.parquet", name)
+    name: plan.shared(
+        "channel_similarities" if name == plan.encoder else "similarities", "similarities.parquet", name
+    )
     for name in [*plan.encoders, plan.untrained]
 }
 LIT = [name for name in SIMILARITIES if plan.entry("encoders", name)["source"] == "lit"]
@@ -51,13 +54,17 @@ rule similarities:
         gpu=0,
     params:
         spec=lambda wildcards: plan.text("similarities", wildcards.encoder),
-        checkpoint=lambda wildcards, input: (
-            ["--input", f"checkpoint={input.checkpoint[0]}"] if input.checkpoint else []
-        ),
+        files=lambda wildcards, input, output: [*steps.options(input), *steps.options(output, "--output")],
     shell:
-        "python -m mlclipsim step similarities --spec {params.spec:q} --gpus {resources.gpu}"
-        " --input references={input.references:q} --input images={input.images:q} {params.checkpoint:q}"
-        " --output similarities={output.similarities:q} > {log:q} 2>&1"
+        "python -m mlclipsim step similarities --spec {params.spec:q} --gpus {resources.gpu} {params.files:q} > {log:q} 2>&1"
+
+
+use rule similarities as channel_similarities with:
+    output:
+        similarities="results/{preset}/shared/channel_similarities-{encoder}-{digest}/similarities.parquet",
+        products="results/{preset}/shared/channel_similarities-{encoder}-{digest}/products.parquet",
+    log:
+        "results/{preset}/shared/channel_similarities-{encoder}-{digest}/log.txt",
 
 
 rule fit:

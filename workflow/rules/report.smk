@@ -40,6 +40,8 @@ rule table_1:
 rule table_2:
     input:
         preference=rules.preference.output.preference,
+        correlations=rules.machine_iqa.output.correlations,
+        severity=rules.severity.output.severity,
         code=steps.code("table_2"),
     output:
         csv=report(
@@ -58,6 +60,8 @@ rule table_2:
         spec=plan.text("table_2"),
     shell:
         "python -m mlclipsim step table_2 --spec {params.spec:q} --input preference={input.preference:q}"
+        " --input correlations={input.correlations:q}"
+        " --input severity={input.severity:q}"
         " --output csv={output.csv:q} --output md={output.md:q} --output tex={output.tex:q}"
         " --output provenance={output.provenance:q} > {log:q} 2>&1"
 
@@ -137,6 +141,31 @@ rule table_5:
         "python -m mlclipsim step table_5 --spec {params.spec:q}"
         " --input ablation={input.ablation:q}"
         " --input data_size={input.data_size:q}"
+        " --output csv={output.csv:q} --output md={output.md:q} --output tex={output.tex:q}"
+        " --output provenance={output.provenance:q} > {log:q} 2>&1"
+
+
+rule table_7:
+    input:
+        cost=rules.cost.output.cost,
+        code=steps.code("table_7"),
+    output:
+        csv=report(
+            plan.own("tables", "table_7.csv"),
+            caption="../report/table_7.rst",
+            category="Tables",
+        ),
+        md=plan.own("tables", "table_7.md"),
+        tex=plan.own("tables", "table_7.tex"),
+        provenance=plan.own("provenance", "table_7.json"),
+    log:
+        plan.own("logs", "table_7.txt"),
+    conda:
+        "../../environment.yml"
+    params:
+        spec=plan.text("table_7"),
+    shell:
+        "python -m mlclipsim step table_7 --spec {params.spec:q} --input cost={input.cost:q}"
         " --output csv={output.csv:q} --output md={output.md:q} --output tex={output.tex:q}"
         " --output provenance={output.provenance:q} > {log:q} 2>&1"
 
@@ -316,10 +345,10 @@ rule figure_6:
 
 rule figure_7:
     input:
-        ratings=plan.judged("human_images", "ratings.parquet")[:1],
-        references=plan.judged("human_images", "references.parquet")[:1],
-        images=plan.judged("human_images", "images.parquet")[:1],
-        predictions=plan.judged("human_predictions", "predictions.parquet")[:1],
+        ratings=plan.judged("people", "human_images", "ratings.parquet")[:1],
+        references=plan.judged("people", "human_images", "references.parquet")[:1],
+        images=plan.judged("people", "human_images", "images.parquet")[:1],
+        predictions=plan.judged("people", "human_predictions", "predictions.parquet")[:1],
         voters=rules.predictions.output.voters if JUDGED else [],
         code=steps.code("figure_7"),
     output:

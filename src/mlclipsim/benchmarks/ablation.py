@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlclipsim.artifacts import write_table
+from mlclipsim.artifacts import read_table, write_table
 from mlclipsim.benchmarks import consensus
 from mlclipsim.benchmarks.ballots import Ballots
+from mlclipsim.benchmarks.channel_weights import Products, choose
 from mlclipsim.benchmarks.refit import Arm, Study, similarity_differences
 from mlclipsim.fit import LOSSES
 from mlclipsim.pcmp.divergence import KINDS
@@ -68,14 +69,15 @@ def _layer_sets(n: int) -> Iterator[tuple[str, range]]:
 
 def choices(spec: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Path]) -> None:
     """Step ``ablation``: pairs, labels, votes, voters, predictions, similarities (one file per encoder of
-    ``spec["towers"]``, the main one first), weights -> ``ablation``, a row per variant and group of voters.
+    ``spec["towers"]``, the main one first), products (of the main one), weights -> ``ablation``, a row per
+    variant and group of voters.
 
     ``factor`` is what was varied, ``setting`` its value; ``judges`` says whose labels decide where it is not
     the study's own (``same rule``: held-out voters too vote by the variant's rule), ``slice`` on which pairs.
     The difference is always to the metric as fitted, on the same pairs and labels.
     """
     study = Study.read(spec, inputs)
-    _, deltas = similarity_differences(study.pairs, inputs["similarities"][0])
+    layers, deltas = similarity_differences(study.pairs, inputs["similarities"][0])
     ballots = Ballots(study, spec["folds"], inputs["votes"], inputs["voters"])
     full = study.prefer(deltas, study.fitted)
 
@@ -83,6 +85,7 @@ def choices(spec: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Pat
         return study.prefer(deltas, study.refit(deltas, **how))
 
     rows = study.judge(_encoders(study, spec["towers"], inputs["similarities"]), full)
+    rows += study.judge([_per_channel(study, Products.read(inputs["products"], study.pairs, layers))], full)
     hard = consensus.preference(study.labels["seen"] - 0.5)
     plain = [Arm({"factor": "label", "setting": "soft"}, full)]
     plain.append(Arm({"factor": "label", "setting": "hard"}, refit(labels=hard)))
@@ -94,9 +97,10 @@ def choices(spec: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Pat
         ("ties", f"{scale:g}", {key: scale * rule[key] for key in ("tie_log", "tie_bounded")})
         for scale in spec["ablation"]["tie_scales"]
     ]
+    predictions = read_table(inputs["predictions"], "predictions")
     recast = []
     for factor, name, change in rules:
-        labels = ballots.cast(inputs["predictions"], rule | change)
+        labels = ballots.cast(predictions, rule | change)
         recast.append((Arm({"factor": factor, "setting": name}, refit(labels=labels["seen"])), labels))
     rows += study.judge([arm for arm, _ in recast], full)
     for arm, labels in recast:
@@ -125,6 +129,16 @@ def _encoders(study: Study, names: list[str], paths: list[Path]) -> list[Arm]:
     return arms
 
 
+def _per_channel(study: Study, products: Products) -> Arm:
+    preferred = [
+        np.full(len(study.test), np.nan)
+        if weights is None
+        else consensus.preference(products.differences(weights, study.test))
+        for weights in choose(study, products)
+    ]
+    return Arm({"factor": "weights", "setting": "per channel"}, np.stack(preferred, axis=1))
+
+
 def _left_out(study: Study, refit: Callable[..., np.ndarray], full: np.ndarray) -> list[dict[str, Any]]:
     """Fits that never saw a family or a level, judged on the primary slice and on what they never saw."""
     pairs, rows, everywhere = study.pairs, [], []
@@ -146,15 +160,21 @@ def _left_out(study: Study, refit: Callable[..., np.ndarray], full: np.ndarray) 
 def _across_tasks(
     study: Study, ballots: Ballots, refit: Callable[..., np.ndarray], full: np.ndarray
 ) -> list[dict[str, Any]]:
-    """Fitted on the seen voters of one task, judged by the voters of each."""
+    """Fitted on the seen voters of one task, judged by the voters of each.
+
+    A fold whose seen voters do not do the task has no such fit; the metric as fitted is left out there too.
+    """
     labels = {task: ballots.of_task(task) for task in ballots.tasks}
     arms = [
         Arm({"factor": "task", "setting": task}, refit(labels=of_task["seen"]))
         for task, of_task in labels.items()
         if np.isfinite(of_task["seen"]).any()
     ]
-    rows = study.judge(arms, full)
-    for judges, of_task in labels.items():
-        again = [arm._replace(key=arm.key | {"judges": judges}) for arm in arms]
-        rows += study.judge(again, full, labels=of_task)
+    rows = []
+    for arm in arms:
+        same_folds = np.where(np.isnan(arm.preferred), np.nan, full)
+        rows += study.judge([arm], same_folds)
+        for judges, of_task in labels.items():
+            again = arm._replace(key=arm.key | {"judges": judges})
+            rows += study.judge([again], same_folds, labels=of_task)
     return rows

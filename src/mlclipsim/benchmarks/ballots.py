@@ -11,8 +11,7 @@ import pandas as pd
 
 from mlclipsim.artifacts import read_table
 from mlclipsim.benchmarks.refit import Labels, Study
-from mlclipsim.pcmp.divergence import OF_TASK, prefers
-from mlclipsim.pcmp.labels import soft_label
+from mlclipsim.pcmp.labels import cast_votes, own_divergences, own_kinds, soft_label
 
 __all__ = ["Ballots"]
 
@@ -50,19 +49,16 @@ class Ballots:
         """Labels (pairs, folds) of some of the seen voters of each fold."""
         return self._label(self._stored, "seen", members)
 
-    def cast(self, predictions: Path, rule: dict[str, Any]) -> Labels:
+    def cast(self, predictions: pd.DataFrame, rule: dict[str, Any]) -> Labels:
         """Labels of everybody's votes by another ``rule``, as the config's ``votes`` spells it."""
-        kinds = self._voters["task"].map(OF_TASK | {"classification": rule["divergence"]})
-        thresholds = {key: rule[key] for key in ("tie_log", "epsilon", "tie_bounded")}
-        votes: dict[str, np.ndarray] = {}
-        for kind, names in kinds.groupby(kinds).groups.items():
-            columns = ["image_id", "voter", str(kind)]
-            stored = read_table(predictions, "predictions", columns=columns)
-            table = stored.pivot(index="image_id", columns="voter", values=kind)[list(names)]
-            a, b = (table.reindex(self._study.pairs[side]).to_numpy(float) for side in ("image_a", "image_b"))
-            votes |= dict(zip(names, prefers(a, b, kind=str(kind), **thresholds).T, strict=True))
+        kinds = own_kinds(self._voters["task"], rule["divergence"])
+        table = own_divergences(predictions, kinds).pivot(index="image_id", columns="voter", values="value")
+        a, b = (
+            table.reindex(self._study.pairs[side]).reset_index(drop=True) for side in ("image_a", "image_b")
+        )
+        votes = cast_votes(a, b, kinds, rule)
         return {
-            group: self._label(pd.DataFrame(votes), group, [fold[group] for fold in self._folds])
+            group: self._label(votes, group, [fold[group] for fold in self._folds])
             for group in self._study.labels
         }
 

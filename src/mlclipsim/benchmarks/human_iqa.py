@@ -154,20 +154,21 @@ def correlations(
 
 
 def evaluate(spec: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Path]) -> None:
-    """Step ``human_iqa``: every metric against people, per data set -> ``correlations``, ``comparisons``.
+    """Steps ``human_iqa`` and ``machine_iqa``: every metric against the people, or machines, who judged
+    images, per data set -> ``correlations``, ``comparisons``.
 
-    Inputs, each a list with a file per data set in the order of ``spec["human"]["datasets"]``, none where
+    Inputs, each a list with a file per data set in the order of ``spec["datasets"]``, none where
     that is empty: ``ratings, pairs, baselines, similarities, untrained, predictions``; and ``weights`` of the
     encoder, the ``voters``, and their ``preference`` (.json), which knows the best single layer.
 
-    ``spec``: ``seed``; ``human`` with ``datasets``; ``votes`` with ``divergence``; ``benchmark`` with
+    ``spec``: ``seed``; ``datasets``; ``votes`` with ``divergence``; ``benchmark`` with
     ``resamples``; ``metrics``, those asked for; ``known``, all data sets of the catalog with what each needs,
     so that those that did not run are named.
     """
     resamples = int(spec["benchmark"]["resamples"])
     rows: list[dict[str, Any]] = []
     compared: list[dict[str, Any]] = []
-    for number, name in enumerate(spec["human"]["datasets"]):
+    for number, name in enumerate(spec["datasets"]):
         files = {key: inputs[key][number] for key in _PER_DATASET}
         entrants = [*_of_encoder(files, inputs), *_of_scores(files["baselines"])]
         entrants.append(_of_machines(files["predictions"], inputs["voters"], spec["votes"]["divergence"]))
@@ -192,8 +193,8 @@ def evaluate(spec: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Pa
             if metric not in ran
         ]
     for name, needs in spec["known"].items():
-        if name not in spec["human"]["datasets"]:
-            rows.append(_absent(name, OURS, "ours", f"not run: needs {needs}, and a place in human.datasets"))
+        if name not in spec["datasets"]:
+            rows.append(_absent(name, OURS, "ours", f"not run: needs {needs}"))
     write_table(outputs["correlations"], _frame(rows), "correlations")
     write_json(outputs["comparisons"], {"ours": OURS, "comparisons": compared})
 

@@ -45,19 +45,10 @@ SLICES = (
 GROUPS = ("held_out", "seen")
 # Whom ours is compared with, all in one Holm family per table: whatever a reader may call a baseline.
 _COMPARED = ("fidelity", "perceptual", "machine", "ours", "prior")
-# Benchmarks of others, named so that a table says what is missing rather than nothing.
-_NOT_RUN = {
-    "mpd": "the MPD archive (2.75 GB) and its annotation format",
-    "miqd": "the MIQD-2.5M images and labels",
-}
 # Rows of PCMP that not every preset can have: metric -> (class, needs).
 _NOT_EVERYWHERE = {
     "one_classifier_kl": ("machine", "a classifier among the training voters of every fold"),
     "supervised_layers": ("ours", "an encoder that is a supervised network, its layers left as they were"),
-    "deep_features": (
-        "perceptual",
-        "a network of a family that neither votes nor encodes, to stand in for LPIPS",
-    ),
 }
 
 
@@ -573,17 +564,11 @@ def _compare(
 def _not_run(frame: pd.DataFrame, metrics: dict[str, dict[str, Any]]) -> pd.DataFrame:
     """Rows that say what is missing and why."""
     wanted = {name: (entry.get("class", "ours"), entry.get("needs")) for name, entry in metrics.items()}
-    absent = [
-        ("pcmp", name, kind, needs)
-        for name, (kind, needs) in (wanted | _NOT_EVERYWHERE).items()
-        if name not in set(frame["metric"])
-    ]
-    absent += [(name, OURS, "ours", needs) for name, needs in _NOT_RUN.items()]
     rows = [
         {
-            "benchmark": benchmark,
+            "benchmark": "pcmp",
             "voters": "held_out",
-            "slice": PRIMARY_SLICE if benchmark == "pcmp" else "all",
+            "slice": PRIMARY_SLICE,
             "metric": metric,
             "variant": "",
             "estimate": math.nan,
@@ -599,7 +584,8 @@ def _not_run(frame: pd.DataFrame, metrics: dict[str, dict[str, Any]]) -> pd.Data
             "n_unscored": 0,
             "note": f"not run: needs {needs or 'its scores'}",
         }
-        for benchmark, metric, kind, needs in absent
+        for metric, (kind, needs) in (wanted | _NOT_EVERYWHERE).items()
+        if metric not in set(frame["metric"])
     ]
     return pd.DataFrame(rows, columns=frame.columns)
 

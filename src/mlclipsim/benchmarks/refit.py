@@ -115,16 +115,17 @@ class Study:
         allowed = np.broadcast_to(allowed[:, None] if allowed.ndim == 1 else allowed, labels.shape)
         fits: list[fit.Fit | None] = []
         for fold in range(self.n_folds):
-            usable = np.isfinite(labels[:, fold]) & allowed[:, fold]
-            rows = [
-                np.flatnonzero(usable & (self.pairs["role"] == role)) for role in ("pcmp_train", "pcmp_val")
-            ]
+            rows = self.fitting(np.isfinite(labels[:, fold]) & allowed[:, fold])
             if not all(len(part) for part in rows):
                 fits.append(None)
                 continue
             train, validation = ((deltas[part], labels[part, fold]) for part in rows)
             fits.append(fit.choose_penalty(train, validation, self.weights["penalties"], kind)[0])
         return fits
+
+    def fitting(self, usable: np.ndarray) -> list[np.ndarray]:
+        """Rows of pcmp_train, and of pcmp_val, among the ``usable`` pairs, (pairs,)."""
+        return [np.flatnonzero(usable & (self.pairs["role"] == role)) for role in ("pcmp_train", "pcmp_val")]
 
     @cached_property
     def fitted(self) -> list[np.ndarray]:

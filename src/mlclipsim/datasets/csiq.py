@@ -1,19 +1,19 @@
 """CSIQ, categorical subjective image quality database: 866 images of 30 references, DMOS.
 
 ``src_imgs/<image>.png``, ``dst_imgs/<type>/<image>.<TYPE>.<level>.png`` and the sheet ``all_by_image`` of
-``csiq.DMOS.xlsx``. That workbook is read where openpyxl is installed; otherwise save the sheet as
-``csiq.DMOS.csv`` beside it.
+``csiq.DMOS.xlsx``.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import pandas as pd
 
 from mlclipsim.artifacts import ArtifactError
-from mlclipsim.datasets.opinions import Folder, Opinions, Rated, read_ratings
+from mlclipsim.datasets.opinions import Folder, Opinions, Rated
 from mlclipsim.places import locate
 
 __all__ = ["TYPES", "read"]
@@ -59,18 +59,20 @@ def read(entry: dict[str, Any]) -> Opinions:
 
 
 def _ratings(folder: Path) -> pd.DataFrame:
-    saved, book = folder / "csiq.DMOS.csv", folder / "csiq.DMOS.xlsx"
-    if saved.is_file() or not book.is_file():
-        return read_ratings(saved, _COLUMNS, ["dmos"])
+    book = folder / "csiq.DMOS.xlsx"
     try:
         sheet = pd.read_excel(book, sheet_name="all_by_image", header=None, dtype=str)
-    except ImportError as error:
+    except (OSError, ValueError, BadZipFile) as error:
         raise ArtifactError(
-            f"{book} cannot be read without openpyxl; save its sheet all_by_image as {saved.name} beside it"
+            f"{book}: expected a workbook with the sheet all_by_image, found {error}; fetch it again"
         ) from error
     # A title stands above the heads, and empty columns beside them.
     heads = sheet.index[sheet.eq("image").any(axis=1)]
-    if not len(heads):
-        raise ArtifactError(f"{book}: expected a column `image` in all_by_image, found none; fetch it again")
+    missing = set(_COLUMNS) - set(sheet.loc[heads[0]] if len(heads) else ())
+    if missing:
+        raise ArtifactError(
+            f"{book}: expected the columns {', '.join(_COLUMNS)} in all_by_image, found no "
+            f"{', '.join(sorted(missing))}; fetch it again"
+        )
     table = sheet.loc[heads[0] + 1 :].set_axis(sheet.loc[heads[0]], axis=1)[_COLUMNS].dropna(how="all")
     return table.assign(dmos=table["dmos"].astype(float))

@@ -1,4 +1,4 @@
-"""The step that turns a data set of human opinions into the tables that everything else reads.
+"""The step that turns a data set of opinions, people's or machines', into the tables that all else reads.
 
 Its images take the form that PCMP's have, so that the networks and metrics that run on PCMP run on them too.
 """
@@ -17,7 +17,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from mlclipsim.artifacts import ArtifactError, stream_table
-from mlclipsim.datasets import bapps, csiq, kadid10k, live, pipal, tid2013, tid2013_rederived
+from mlclipsim.datasets import bapps, csiq, live, tabulated, tid2013_rederived
 from mlclipsim.datasets.opinions import Opinions, Rated, Source
 from mlclipsim.images import encode_image, read_image
 from mlclipsim.pcmp.match import psnr_db
@@ -27,11 +27,9 @@ __all__ = ["READERS", "build", "load", "pixels"]
 READERS: dict[str, Callable[[dict[str, Any]], Opinions]] = {
     "live": live.read,
     "csiq": csiq.read,
-    "tid2013": tid2013.read,
     "tid2013_rederived": tid2013_rederived.read,
-    "kadid10k": kadid10k.read,
-    "pipal": pipal.read,
     "bapps": bapps.read,
+    "tabulated": tabulated.read,
 }
 _CHUNK = 64  # images per row group
 

@@ -1,4 +1,5 @@
-"""What people said of distorted images: the contract between the readers of human data sets and the rest.
+"""What people, or machines, said of distorted images: the contract between the readers of such data sets and
+the rest.
 
 A reader knows how one data set lies in its folder. It gives :class:`Opinions`: every distorted image with its
 reference, type of distortion and rating as published, and which way the rating points. Images are paired by

@@ -1,4 +1,6 @@
-"""From votes to soft labels: how the opinions of several voters become one, and when they are too few."""
+"""From divergences to votes, and from votes to soft labels: how the opinions of several voters become one,
+and when they are too few.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,37 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-__all__ = ["enough_votes", "mean", "soft_label", "soft_labels"]
+from mlclipsim.pcmp.divergence import OF_TASK, prefers
+
+__all__ = ["cast_votes", "enough_votes", "mean", "own_divergences", "own_kinds", "soft_label", "soft_labels"]
+
+
+def own_kinds(tasks: pd.Series, divergence: str) -> pd.Series:
+    """By which divergence each voter votes: classifiers by that named, others by their only one."""
+    return tasks.map(OF_TASK | {"classification": divergence})
+
+
+def own_divergences(predictions: pd.DataFrame, kinds: pd.Series) -> pd.DataFrame:
+    """Rows of ``predictions`` as ``image_id``, ``voter``, ``value``, the divergence of the voter's kind."""
+    columns = list(kinds.unique())
+    column = kinds[predictions["voter"]].map(columns.index).to_numpy()
+    value = predictions[columns].to_numpy(float)[np.arange(len(predictions)), column]
+    return predictions[["image_id", "voter"]].assign(value=value)
+
+
+def cast_votes(a: pd.DataFrame, b: pd.DataFrame, kinds: pd.Series, settings: dict[str, Any]) -> pd.DataFrame:
+    """Every voter's vote on every pair: :func:`prefers`, NaN where one abstains; (pairs, voters).
+
+    Args:
+        a, b: divergences of the two images of each pair, (pairs, voters), rows alike.
+        kinds: of divergence, by voter.
+        settings: ``tie_log``, ``epsilon`` and ``tie_bounded``, among others.
+    """
+    rule = {key: settings[key] for key in ("tie_log", "epsilon", "tie_bounded")}
+    votes = pd.DataFrame(np.nan, index=a.index, columns=kinds.index)
+    for kind, names in kinds.groupby(kinds).groups.items():
+        votes[names] = prefers(a[names].to_numpy(), b[names].to_numpy(), kind=str(kind), **rule)
+    return votes
 
 
 def mean(values: np.ndarray) -> np.ndarray:

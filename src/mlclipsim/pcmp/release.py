@@ -348,8 +348,9 @@ def open_table(path: Path, declared: pa.Schema) -> Iterator[pq.ParquetFile]:
         ArtifactError: missing, damaged, or of other columns.
     """
     try:
-        # The buffer keeps a column of a row group from being read as a whole.
-        with pq.ParquetFile(path, buffer_size=1 << 16) as stored:
+        # The buffer keeps a column of a row group from being read as a whole, and without read-ahead the groups
+        # that have passed are let go.
+        with pq.ParquetFile(path, buffer_size=1 << 16, pre_buffer=False) as stored:
             found = stored.schema_arrow
             if not found.equals(declared):
                 raise ArtifactError(f"{path.name}: {_difference(declared, found)}; fetch the file again")

@@ -22,9 +22,9 @@ from mlclipsim.artifacts import ArtifactError, iterate_table, read_table, stream
 from mlclipsim.datasets.references import StoredReferences
 from mlclipsim.images import decode_batch, image_size
 from mlclipsim.machines import Machine, load
-from mlclipsim.pcmp.divergence import ALL_KINDS, OF_TASK, abstains, compare, fit_temperature, prefers
+from mlclipsim.pcmp.divergence import ALL_KINDS, abstains, compare, fit_temperature
 from mlclipsim.pcmp.drops import Drops, drops_table
-from mlclipsim.pcmp.labels import enough_votes, soft_labels
+from mlclipsim.pcmp.labels import cast_votes, enough_votes, own_divergences, own_kinds, soft_labels
 
 __all__ = ["cast", "predict"]
 
@@ -245,8 +245,7 @@ def cast(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
     settings, folds = spec["votes"], spec["folds"]
     voters = read_table(inputs["voters"], "voters").set_index("voter")
     _check_folds(folds, voters)
-    kinds = voters["task"].map(OF_TASK | {"classification": settings["divergence"]})
-    rule = {key: settings[key] for key in ("tie_log", "epsilon", "tie_bounded")}
+    kinds = own_kinds(voters["task"], settings["divergence"])
     stored = _Divergences(inputs["predictions"], kinds)
     drops: dict[tuple[int, str], Drops] = defaultdict(Counter)
     with (
@@ -255,9 +254,7 @@ def cast(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
     ):
         for pairs in iterate_table(inputs["pairs"], "pairs", rows=_PAIRS):
             a, b = stored.of(pairs["image_a"], pairs["image_b"])
-            votes = pd.DataFrame(index=pairs["pair_id"], columns=voters.index, dtype=np.float64)
-            for kind, names in kinds.groupby(kinds).groups.items():
-                votes[names] = prefers(a[names], b[names], kind=kind, **rule)  # NaN where one abstains
+            votes = cast_votes(a, b, kinds, settings).set_axis(pairs["pair_id"])
             append_votes(votes.stack().rename_axis(["pair_id", "voter"]).rename("vote").reset_index())
             for number, fold in enumerate(folds):
                 for group in ("seen", "held_out"):
@@ -278,8 +275,7 @@ class _Divergences:
     def __init__(self, predictions: Path, kinds: pd.Series) -> None:
         """``kinds``: of divergence, by voter."""
         self._path, self._kinds = predictions, kinds
-        self._columns = list(kinds.unique())
-        columns = ["image_id", "voter", *self._columns]
+        columns = ["image_id", "voter", *kinds.unique()]
         self._pieces = iterate_table(predictions, "predictions", columns, rows=_PAIRS)
         self._window = pd.DataFrame({"image_id": [], "voter": [], "value": []})
 
@@ -294,9 +290,7 @@ class _Divergences:
             piece = next(self._pieces, None)
             if piece is None:
                 raise ArtifactError(f"{self._path}: lacks predictions on images of pairs; predict anew")
-            own = self._kinds[piece["voter"]].map(self._columns.index)  # the column of the voter's own kind
-            value = piece[self._columns].to_numpy()[np.arange(len(piece)), own]
-            piece = piece[["image_id", "voter"]].assign(value=value)
+            piece = own_divergences(piece, self._kinds)
             self._window = pd.concat([self._window, piece]) if len(self._window) else piece
         first = self._window["image_id"].isin(wanted).to_numpy().argmax()
         self._window = self._window.iloc[first:]

@@ -107,6 +107,14 @@ def _shufflenet() -> nn.Module:
     return ShuffleNetV2([2, 4, 2], [24, 48, 96, 192, 256], num_classes=CLASSES)
 
 
+def _vgg() -> nn.Module:
+    """The first four stages of VGG-11; ``mlp_ratio`` makes the first of the two wide layers 16 wide."""
+    from timm.models.vgg import VGG
+
+    channels = [16, "M", 32, "M", 64, 64, "M", 96, 96]
+    return VGG(channels, num_classes=CLASSES, mlp_ratio=1 / 256, norm_layer=nn.BatchNorm2d)
+
+
 class _Pyramid(nn.Module):
     """A timm trunk's stages, joined by torchvision's feature pyramid; gives the finest map as ``key``."""
 
@@ -147,13 +155,22 @@ def _detector(classifier: nn.Module | None = None) -> nn.Module:
     )
 
 
-def _segmenter(classifier: nn.Module | None = None) -> nn.Module:
+def _segmenter(classifier: nn.Module, stages: tuple[int, ...]) -> nn.Module:
+    """On a pyramid over the classifier's ``stages``, the first of which has stride 4."""
     from timm.models._features import FeatureListNet
     from torchvision.models.segmentation.fcn import FCN, FCNHead
 
-    trunk = FeatureListNet(classifier or _regnet(), out_indices=(1, 2, 3, 4), flatten_sequential=True)
-    backbone = _Pyramid(trunk, trunk.feature_info.channels(), out_channels=64, key="out")  # strides 4 to 32
+    trunk = FeatureListNet(classifier, out_indices=stages, flatten_sequential=True)
+    backbone = _Pyramid(trunk, trunk.feature_info.channels(), out_channels=64, key="out")
     return FCN(backbone, FCNHead(64, 1 + CLASSES))
+
+
+def _segmenter_regnet(classifier: nn.Module | None = None) -> nn.Module:
+    return _segmenter(classifier or _regnet(), stages=(1, 2, 3, 4))  # strides 4 to 32
+
+
+def _segmenter_darknet(classifier: nn.Module | None = None) -> nn.Module:
+    return _segmenter(classifier or _darknet(), stages=(2, 3, 4))  # strides 4 to 16
 
 
 @dataclass(frozen=True)
@@ -182,6 +199,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "mobilenet": Architecture(_mobilenet, "mobilenet"),
     "dla": Architecture(_dla, "dla"),
     "shufflenet": Architecture(_shufflenet, "shufflenet"),
+    "vgg": Architecture(_vgg, "vgg"),
     "detector": Architecture(_detector, "vovnet", task="detection", trunk="vovnet"),
-    "segmenter": Architecture(_segmenter, "regnet", task="segmentation", trunk="regnet"),
+    "segmenter": Architecture(_segmenter_regnet, "regnet", task="segmentation", trunk="regnet"),
+    "segmenter-darknet": Architecture(_segmenter_darknet, "darknet", task="segmentation", trunk="darknet"),
 }

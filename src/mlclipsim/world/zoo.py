@@ -58,6 +58,7 @@ class Plan:
 PLANS: dict[str, Plan] = {
     "scene-clip": Plan(steps=3000, learning_rate=1.5e-3, channels_last=False),
     "scene-clip-resnet": Plan(steps=1500, learning_rate=2e-3, channels_last=False),
+    "scene-vgg": Plan(steps=900, learning_rate=2e-3),
     # torch 2.15 corrupts memory in RepVGG's channels-last backward
     "scene-repvgg": Plan(steps=900, channels_last=False),
     "scene-densenet": Plan(steps=700),
@@ -67,6 +68,7 @@ PLANS: dict[str, Plan] = {
     "scene-shufflenet": Plan(steps=900),
     "scene-darknet": Plan(steps=600),
     "scene-segmenter": Plan(steps=2200, batch=64, learning_rate=2e-3),
+    "scene-segmenter-darknet": Plan(steps=2200, batch=64, learning_rate=2e-3),
     "scene-detector": Plan(steps=800, batch=64, learning_rate=2e-3),
     "scene-dla": Plan(steps=500),
 }

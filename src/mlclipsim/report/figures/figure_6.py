@@ -30,7 +30,7 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
 
 def _votes(axes: Axes, frame: pd.DataFrame) -> None:
     axes.plot([0.5, 1], [0.5, 1], color="0.6", linewidth=0.7, linestyle=(0, (3, 2)), zorder=0)
-    axes.text(0.84, 0.78, "dashed: as predicted", color="0.45", va="top", fontsize="small")
+    axes.text(1, 0.5, "dashed: as predicted", color="0.45", ha="right", fontsize="small")
     for group, colour in VOTER_COLOURS.items():
         part = frame[frame["voters"] == group]
         error = (part["n_pairs"] * (part["predicted"] - part["estimate"]).abs()).sum() / part["n_pairs"].sum()

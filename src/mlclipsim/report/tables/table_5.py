@@ -15,6 +15,7 @@ __all__ = ["make"]
 
 _FACTORS = {
     "encoder": "encoder",
+    "weights": "weights",
     "divergence": "votes by",
     "ties": "tie thresholds",
     "voters": "voters in the fit",
@@ -45,6 +46,7 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
         "adjusted for their number.",
         "Elsewhere: where held-out voters too vote by the rule of the row; on the pairs of the family or "
         "level that the fit never saw; or where the voters named are the judges.",
+        "Weights per channel: at least 0, pulled toward the mean of their layer. "
         "Tie thresholds: times those of the study. Voters in the fit: mean over all choices of as many.",
     ]
     write(
