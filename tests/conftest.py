@@ -294,3 +294,36 @@ def invented_ablation(invented_pcmp, invented_weights, tmp_path_factory) -> dict
     data_size.vary(spec, inputs, {"data_size": paths["data_size"]})
     calibration.calibrate(spec, inputs, {"calibration": paths["calibration"]})
     return paths
+
+
+@pytest.fixture
+def recorded_run(tmp_path, monkeypatch) -> Path:
+    """A run of three steps with their records, ``references`` -> ``baselines`` -> ``table_2``: returns
+    ``results/tiny/default``, below the working directory. SSIM was scored, LPIPS lacked its weights.
+    """
+    from mlclipsim import provenance
+
+    monkeypatch.chdir(tmp_path)
+    shared, run = Path("results/tiny/shared"), Path("results/tiny/default")
+    references, scores = shared / "references-0/references.parquet", shared / "baselines-1/scores.parquet"
+    table = {"csv": run / "tables/table_2.csv", "md": run / "tables/table_2.md"}
+    for path in (references, *table.values()):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"of {path}")
+    scored = {"image_id": ["a"], "metric": ["ssim"], "variant": ["grey"], "score": [0.5]}
+    write_table(scores, pd.DataFrame(scored | {"higher_is_better": [True], "class": ["fidelity"]}), "scores")
+    photographs = {"source": "imagenet-val", "dataset": {"licence": "ImageNet terms"}}
+    made = [
+        ("references", {"seed": 7, "threads": 1, "references": photographs}, {}, {"references": references}),
+        (
+            "baselines",
+            {"seed": 7, "metrics": {"ssim": {}, "lpips": {}}},
+            {"references": references},
+            {"scores": scores},
+        ),
+        ("table_2", {"preset": "tiny", "seed": 7}, {"preference": scores}, table),
+    ]
+    for number, (step, spec, inputs, outputs) in enumerate(made):
+        place = run / "provenance/table_2.json" if step == "table_2" else provenance.beside(outputs)
+        provenance.write(place, step, spec, inputs, outputs, started=float(number))
+    return run

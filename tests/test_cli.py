@@ -39,27 +39,31 @@ def recorded(monkeypatch):
 
 def test_step_passes_spec_and_paths(recorded, tmp_path):
     spec = {"threads": 3, "seed": 1}
-    out = tmp_path / "w.json"
+    source, out = tmp_path / "a b.parquet", tmp_path / "w.json"
+    source.write_text("x")
     arguments = [
         "step",
         "fit",
         "--spec",
         json.dumps(spec),
         "--input",
-        "pairs=a b.parquet",
+        f"pairs={source}",
         "--output",
         f"weights={out}",
     ]
     assert cli.main(arguments) == 0
     ((given, inputs, outputs),) = recorded
     assert given == spec
-    assert str(inputs["pairs"]) == "a b.parquet"
+    assert inputs == {"pairs": source}
     assert outputs == {"weights": out}
     assert os.environ["OMP_NUM_THREADS"] == "3"
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
 
 
-def test_lists_are_lists_even_of_one(recorded, tmp_path):
+def test_lists_are_lists_even_of_one(recorded, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").write_text("x")
+    (tmp_path / "b").write_text("y")
     base = ["step", "figure_3", "--spec", "{}", "--output", f"csv={tmp_path / 'x'}"]
     assert cli.main([*base, "--input", "weights=a"]) == 0
     assert cli.main([*base, "--input", "weights=a", "b"]) == 0
@@ -71,7 +75,7 @@ def test_lists_are_lists_even_of_one(recorded, tmp_path):
     ]
 
 
-def test_report_steps_leave_their_provenance(recorded, tmp_path):
+def test_every_step_leaves_its_provenance(recorded, tmp_path):
     source, table, record = tmp_path / "in", tmp_path / "t.csv", tmp_path / "p.json"
     source.write_text("x")
     arguments = [
@@ -85,6 +89,10 @@ def test_report_steps_leave_their_provenance(recorded, tmp_path):
     assert cli.main([*arguments, "--output", f"csv={table}", "--output", f"provenance={record}"]) == 0
     assert recorded[0][2] == {"csv": table}
     assert json.loads(record.read_text())["made_from"]["preset"] == "ci"
+
+    # Where the rule names no place, it lies beside the first output.
+    assert cli.main([*arguments, "--output", f"csv={table}", "--output", f"md={tmp_path / 'm'}"]) == 0
+    assert json.loads((tmp_path / "provenance/t.json").read_text())["made_from"]["step"] == "table_2"
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,32 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--gpus", type=int, default=0, help="0 hides them from the step")
     command.set_defaults(call=_step)
 
+    command = commands.add_parser("plan", help="forecast jobs, forward passes, hours, downloads and disk")
+    _configurable(command)
+    command.add_argument("--cores", type=int, default=os.cpu_count(), help="default: all of this machine")
+    command.set_defaults(call=_plan)
+
+    command = commands.add_parser("doctor", help="say what is here, and what each preset still lacks")
+    command.add_argument("presets", nargs="*", help="only these; the exit code is 1 if one cannot run")
+    command.set_defaults(call=_doctor)
+
+    command = commands.add_parser("provenance", help="print what a result was made from, back to the data")
+    command.add_argument("result", type=Path, help="a file below results/")
+    command.set_defaults(call=_provenance)
+
+    command = commands.add_parser("verify", help="say which results were touched, are missing or out of date")
+    command.add_argument("results", type=Path, nargs="+", help="files or folders below results/")
+    command.set_defaults(call=_verify)
+
+    command = commands.add_parser("bibtex", help="print BibTeX of what a run, or one of its results, used")
+    command.add_argument("results", type=Path, help="a file or folder below results/")
+    command.add_argument("--output", type=Path, help="references.bib, instead of standard output")
+    command.set_defaults(call=_bibtex)
+
+    command = commands.add_parser("crate", help="describe a run as an RO-Crate, in its folder")
+    command.add_argument("run", type=Path, help="results/<preset>/<run>")
+    command.set_defaults(call=_crate)
+
     command = commands.add_parser("pcmp", help="PCMP as a data set: export, check, look at, extend")
     _add_pcmp(command.add_subparsers(required=True, metavar="action"))
     return parser
@@ -265,12 +291,13 @@ def _step(arguments: argparse.Namespace) -> None:
 
     started = time.time()
     function = steps.function(arguments.step)
-    record = outputs.pop("provenance", None) if step.report else None
+    declared = outputs.pop("provenance", None)
     function(spec, inputs, outputs)
-    if isinstance(record, Path):
-        from mlclipsim import provenance
 
-        provenance.write(record, arguments.step, spec, inputs, outputs, started=started)
+    from mlclipsim import provenance
+
+    record = declared if isinstance(declared, Path) else provenance.beside(outputs)
+    provenance.write(record, arguments.step, spec, inputs, outputs, started=started)
     print(f"{arguments.step}: {time.time() - started:.1f} s", file=sys.stderr)
 
 
@@ -332,6 +359,7 @@ def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _pcmp_export(arguments: argparse.Namespace) -> None:
+    from mlclipsim import citations
     from mlclipsim import spec as specs
     from mlclipsim.pcmp.export import STEPS, export
 
@@ -345,13 +373,17 @@ def _pcmp_export(arguments: argparse.Namespace) -> None:
                 "one that made it with --config or --configfile"
             )
     folders = arguments.tables or [Path(plan.shared(step, "table")).parent for step in STEPS]
+    config = {step: plan.slice(step) for step in STEPS}
+    photographs = config["references"]["references"]
+    if key := plan.catalogs["datasets"][photographs["source"]].get("citation"):  # for the data sheet
+        photographs["dataset"]["citation"] = citations.in_words(key)
     made = export(
         folders,
         arguments.output,
         name=arguments.name or f"pcmp-{plan.preset}",
         preset=plan.preset,
         seed=plan.config["seed"],
-        config={step: plan.slice(step) for step in STEPS},
+        config=config,
         folds=plan.config["folds"],
         version=arguments.version,
         shards=arguments.shards,
@@ -441,6 +473,66 @@ def _metrics(_: argparse.Namespace) -> None:
     from mlclipsim import listing
 
     print(listing.metrics())
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from mlclipsim import forecast
+    from mlclipsim import spec as specs
+
+    if arguments.cores < 1:
+        raise UsageError(f"expected --cores of 1 or more, got {arguments.cores}")
+    plan = specs.load(_overrides(arguments), planning=True)
+    print(forecast.as_table(plan, forecast.forecast(plan, arguments.cores)))
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from mlclipsim import doctor
+
+    text, ready = doctor.report(arguments.presets)
+    print(text)
+    return 0 if ready else 1
+
+
+def _provenance(arguments: argparse.Namespace) -> None:
+    from mlclipsim import provenance
+
+    print(provenance.as_tree(arguments.result))
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from mlclipsim.verify import verify
+
+    failed = False
+    for path in arguments.results:
+        verdict = verify(path)
+        for problem in verdict.problems:
+            print(f"mlclipsim: {problem}", file=sys.stderr)
+        number = len(verdict.problems)
+        state = f"{number} problem{'s' * (number > 1)}" if number else "sound"
+        print(f"{path}: {state} ({verdict.n_files} files of {verdict.n_records} steps)")
+        if verdict.unrecorded:
+            names = ", ".join(verdict.unrecorded[:3]) + (" ..." if len(verdict.unrecorded) > 3 else "")
+            print(f"no record says what made {len(verdict.unrecorded)} of their inputs: {names}")
+        failed |= bool(verdict.problems)
+    return 1 if failed else 0
+
+
+def _bibtex(arguments: argparse.Namespace) -> None:
+    from mlclipsim import citations
+    from mlclipsim.atomic import atomic
+
+    text = citations.as_bibtex(arguments.results)
+    if arguments.output is None:
+        print(text, end="")
+        return
+    with atomic(arguments.output) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _crate(arguments: argparse.Namespace) -> None:
+    from mlclipsim import crate
+
+    print(crate.write(arguments.run))
 
 
 def _check_data(arguments: argparse.Namespace) -> int:

@@ -44,6 +44,8 @@ __all__ = [
 CATALOGS = ("codecs", "datasets", "encoders", "machines", "metrics")
 # How fast a step runs, not what it studies: not in digests (changing one reruns a step in place).
 EXECUTION = frozenset({"threads", "batch_size", "cache"})
+# Keys of catalog entries that no step reads: completing a reference makes nothing again.
+DOCUMENTING = frozenset({"citation", "holds"})
 # Steps that spread over processes: `workers` of them, one thread each.
 IN_PROCESSES = frozenset({"pcmp_images", "baselines", "rate_task"})
 # The steps whose results runs share, and those that each reads.
@@ -245,6 +247,11 @@ class Plan:
         return [chosen] if chosen else []
 
     @property
+    def all_judged(self) -> list[str]:
+        """The selected data sets whose images people or machines judged."""
+        return [name for key in _SELECTED.values() for name in self.config[key]["datasets"]]
+
+    @property
     def assets_dir(self) -> Path:
         return Path(self.config["assets_dir"] or os.environ.get("MLCLIPSIM_ASSETS") or "assets")
 
@@ -254,8 +261,10 @@ class Plan:
             raise ConfigError(self.missing)
 
     def entry(self, catalog: str, name: str) -> dict[str, Any]:
-        """A catalog entry, with the checksum of weights that ship in the package (its manifest has them)."""
-        entry = dict(self.catalogs[catalog][name])
+        """A catalog entry as steps read it: with the checksum of weights that ship in the package (its
+        manifest has them), and without what only documents it.
+        """
+        entry = {key: value for key, value in self.catalogs[catalog][name].items() if key not in DOCUMENTING}
         if "points" in entry:  # a codec's, each with weights of its own
             entry["points"] = {key: self._verified(point) for key, point in entry["points"].items()}
         return self._verified(entry)

@@ -23,7 +23,7 @@ class Step:
 
     call: str
     lists: frozenset[str] = frozenset()  # inputs that are lists of files even where there is just one
-    report: bool = False  # makes a table, a figure or the claims: its outputs get a provenance file
+    report: bool = False  # makes a table, a figure or the claims, which the rule declares with their record
     reads: str | None = None  # a folder of the package whose files it reads, besides the code that it runs
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from mlclipsim import spec
+from mlclipsim.forecast import forecast
 from mlclipsim.steps import STEPS
 
 pytestmark = pytest.mark.workflow
@@ -43,6 +45,19 @@ def test_what_machines_judged_is_scored_by_the_steps_of_what_people_judged(proje
 @pytest.mark.parametrize("preset", ["ci", "paper"])
 def test_presets_plan(project, preset):
     assert set(project.jobs("--config", f"preset={preset}")) >= {"references", "votes", "table_2", "figure_3"}
+
+
+@pytest.mark.parametrize("preset", ["embedded", "local", "paper"])
+def test_a_forecast_counts_the_jobs_that_are_planned(project, tmp_path, preset):
+    plan = spec.load({"preset": preset, "assets_dir": str(tmp_path)}, planning=True)
+    counted = {step.step: step.jobs for step in forecast(plan, cores=1).steps}
+    assert counted == project.jobs("--config", f"preset={preset}", f"assets_dir={tmp_path}")
+
+
+def test_a_crate_and_its_references_are_made_from_everything(project):
+    jobs = project.jobs("crate")
+    assert (jobs["crate"], jobs["bibtex"]) == (1, 1)
+    assert set(jobs) > set(project.jobs("all"))
 
 
 def test_figures_and_tables_are_targets_by_name(project):

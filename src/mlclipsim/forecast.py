@@ -1,0 +1,331 @@
+"""What a run will take, before anything runs: jobs, forward passes, hours, downloads and disk of every step.
+
+Counts follow from the configuration, costs from ``config/costs.yaml``, which says where they were measured.
+Times on a GPU are multiply-accumulates over the throughput that the configuration assumes
+(``forecast.gpu_gmacs_per_second``), or that table_7 of this run measured on one, and the decoding of images.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass, field, replace
+from math import comb
+from typing import Any
+
+from mlclipsim import pretrained, spec
+from mlclipsim.listing import as_text
+from mlclipsim.steps import STEPS
+
+__all__ = ["Forecast", "StepForecast", "as_table", "forecast"]
+
+_NETWORKS = frozenset(
+    {"predictions", "similarities", "channel_similarities", "human_predictions", "human_similarities"}
+)
+_HOLDS = ("references", "images", "width", "height")
+_PER_JUDGED = frozenset({"human_images", "human_baselines", "human_predictions", "human_similarities"})
+
+
+@dataclass
+class StepForecast:
+    """One step. ``gpu_seconds`` is None where a GPU is of no use; ``measured`` is False where costs lack."""
+
+    step: str
+    jobs: int
+    unit: str = ""
+    items: int = 0
+    passes: int = 0
+    cpu_seconds: float = 0.0  # of one core
+    gpu_seconds: float | None = None
+    bytes: float = 0.0
+    measured: bool = True
+
+
+@dataclass
+class Forecast:
+    """All steps of a run, and what its catalogs fetch.
+
+    Attributes:
+        seconds: on ``cores`` cores without a GPU, if jobs fill them.
+        downloads: network -> bytes of weights that its library would fetch and that are not here.
+        untimed: metrics, networks and data sets of unknown costs, which the times leave out.
+        gpu_gmacs_per_second: of networks on a GPU, and
+        source: where that is from.
+    """
+
+    steps: list[StepForecast]
+    cores: int
+    gpu_gmacs_per_second: float
+    source: str
+    downloads: dict[str, float] = field(default_factory=dict)
+    untimed: list[str] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        return sum(step.cpu_seconds for step in self.steps) / self.cores
+
+
+@dataclass(frozen=True)
+class _Study:
+    """What the costs of a step follow from."""
+
+    plan: spec.Plan
+    costs: dict[str, Any]  # config/costs.yaml
+    gpu_gmacs_per_second: float
+    units: dict[str, int]  # how many there are of what steps count, but passes and scores
+
+
+@dataclass(frozen=True)
+class _Images:
+    """A set of images that networks and metrics go through."""
+
+    references: int
+    images: int
+    scored: int  # of them, by metrics
+    megapixels: float  # of one
+
+
+def forecast(plan: spec.Plan, cores: int) -> Forecast:
+    """The forecast of everything that ``snakemake`` would make of ``plan`` from nothing."""
+    costs = spec.read_yaml(plan.root / "config" / "costs.yaml")
+    rate, source = _throughput(plan)
+    own = _own_images(plan, costs)
+    pairs = _pairs(plan, costs)
+    judged = {name: _judged_images(plan, name) for name in plan.all_judged}
+    towers = list(dict.fromkeys([*plan.encoders, plan.untrained]))
+    lit = [name for name in towers if plan.entry("encoders", name)["source"] == "lit"]
+    units = {
+        "references": own.references,
+        "images": own.images,
+        "pairs": pairs,
+        "votes": pairs * len(plan.voters),
+        "photographs": plan.config["lit"]["photographs"],
+        "judged_by_people": sum(judged[name].images for name in plan.config["human"]["datasets"]),
+        "judged_by_machines": sum(judged[name].images for name in plan.config["machine_iqa"]["datasets"]),
+    }
+    study = _Study(plan, costs, rate, units)
+    runs: dict[str, list[str]] = {
+        "fit": plan.encoders,
+        "channel_similarities": [plan.encoder],
+        "similarities": [tower for tower in towers if tower != plan.encoder],
+        "lit_encoder": lit,
+    }
+    steps = []
+    for step in STEPS:
+        if step in _PER_JUDGED:
+            of_two = [plan.encoder, plan.untrained] if step == "human_similarities" else [None]
+            parts = [(images, tower) for images in judged.values() for tower in dict.fromkeys(of_two)]
+        else:
+            parts = [(own, tower) for tower in runs.get(step, [None])]
+        if parts:
+            steps.append(_sum([_step(study, step, images, tower) for images, tower in parts]))
+    return Forecast(steps, cores, rate, source, _downloads(plan, costs), _untimed(plan, costs))
+
+
+def _throughput(plan: spec.Plan) -> tuple[float, str]:
+    """GMAC/s of a GPU: as ML-CLIPSim's own cost was measured on one, else as the configuration assumes."""
+    table = plan.root / plan.own("tables", "table_7.csv")
+    if table.is_file():
+        with table.open(encoding="utf-8", newline="") as stream:
+            for row in csv.DictReader(stream):
+                if row["metric"] == "ml_clipsim" and row["device"].startswith("cuda"):
+                    return float(row["macs"]) / float(row["ms_per_image"]) / 1e6, f"measured, {table.name}"
+    return plan.config["forecast"]["gpu_gmacs_per_second"], "assumed, forecast.gpu_gmacs_per_second"
+
+
+def _own_images(plan: spec.Plan, costs: dict[str, Any]) -> _Images:
+    roles = plan.config["references"]["roles"]
+    images = {role: _blocks(plan, role) * _families(plan) * costs["kept"]["images"] for role in roles}
+    return _Images(
+        references=sum(number for role, number in roles.items() if role != "zoo_train"),
+        images=round(sum(images.values())),
+        scored=round(sum(images[role] for role in plan.config["benchmark"]["roles"])),
+        megapixels=plan.config["references"]["size"] ** 2 / 1e6,
+    )
+
+
+def _blocks(plan: spec.Plan, role: str) -> int:
+    """A block is one reference at one PSNR."""
+    if not role.startswith("pcmp_"):
+        return 0
+    return plan.config["references"]["roles"][role] * len(plan.config["pcmp"]["targets_db"])
+
+
+def _families(plan: spec.Plan) -> int:
+    return min(plan.config["pcmp"]["families_per_block"], len(plan.config["pcmp"]["families"]))
+
+
+def _pairs(plan: spec.Plan, costs: dict[str, Any]) -> int:
+    blocks = sum(_blocks(plan, role) for role in plan.config["references"]["roles"])
+    return round(blocks * comb(_families(plan), 2) * costs["kept"]["pairs"])
+
+
+def _judged_images(plan: spec.Plan, name: str) -> _Images:
+    holds = plan.catalogs["datasets"][name].get("holds") or dict.fromkeys(_HOLDS, 0)
+    pixels = holds["width"] * holds["height"]
+    return _Images(holds["references"], holds["images"], holds["images"], pixels / 1e6)
+
+
+def _step(study: _Study, step: str, images: _Images, tower: str | None) -> StepForecast:
+    """One job of ``step`` on a set of images; ``tower`` is the encoder that it runs or is about."""
+    plan, costs = study.plan, study.costs
+    made = StepForecast(step, jobs=1, cpu_seconds=costs["job_seconds"])
+    if STEPS[step].report:
+        made.cpu_seconds, made.bytes = costs["report"]["seconds"], costs["report"]["bytes"]
+        return made
+    cost = costs["steps"].get(step)
+    if cost is None:
+        made.measured = False
+        return made
+    made.unit = cost["unit"]
+    seen = images.references + images.images
+    decode = images.megapixels * costs["decode_ms_per_megapixel"] / 1e3
+    if step in _NETWORKS:
+        networks = [tower] if tower else plan.voters
+        made.items = made.passes = seen * len(networks)
+        made.cpu_seconds += seen * (decode + sum(_pass_ms(costs, name) for name in networks) / 1e3)
+        gmacs = sum(_cost(costs, name).get("gmacs", 0.0) for name in networks)
+        made.gpu_seconds = costs["job_seconds"] + seen * (decode + gmacs / study.gpu_gmacs_per_second)
+    elif cost["unit"] == "scores":
+        untimed = _untimed(plan, costs)
+        metrics = [name for name in plan.config["metrics"] if name not in untimed]
+        made.items = images.scored * len(metrics)
+        each = sum(_metric_ms(plan, costs, name, images.megapixels) for name in metrics) / 1e3
+        made.cpu_seconds += images.scored * (decode + each)
+    else:
+        made.items = images.images if step == "human_images" else study.units[cost["unit"]]
+        made.cpu_seconds += made.items * _ms(cost, images.megapixels) / 1e3
+    size = cost.get("bytes", 0) + cost.get("bytes_per_megapixel", 0) * images.megapixels
+    made.bytes = made.items * size
+    return made
+
+
+def _ms(cost: dict[str, float], megapixels: float) -> float:
+    return cost["ms"] + cost.get("ms_per_megapixel", 0.0) * megapixels
+
+
+def _cost(costs: dict[str, Any], network: str) -> dict[str, float]:
+    """A tower of random weights costs what the trained one does."""
+    return costs["networks"].get(network.removesuffix("-untrained"), {})
+
+
+def _pass_ms(costs: dict[str, Any], network: str) -> float:
+    known = _cost(costs, network)
+    return known.get("cpu_ms", known.get("gmacs", 0.0) * costs["default_ms_per_gmac"])
+
+
+def _sum(parts: list[StepForecast]) -> StepForecast:
+    first = parts[0]
+    on_gpu = [part.gpu_seconds for part in parts if part.gpu_seconds is not None]
+    return StepForecast(
+        step=first.step,
+        jobs=len(parts),
+        unit=first.unit,
+        items=sum(part.items for part in parts),
+        passes=sum(part.passes for part in parts),
+        cpu_seconds=sum(part.cpu_seconds for part in parts),
+        gpu_seconds=sum(on_gpu) if on_gpu else None,
+        bytes=sum(part.bytes for part in parts),
+        measured=first.measured,
+    )
+
+
+def _downloads(plan: spec.Plan, costs: dict[str, Any]) -> dict[str, float]:
+    named = [("encoders", name) for name in plan.encoders] + [("machines", name) for name in plan.voters]
+    return {
+        name: 4e6 * _cost(costs, name).get("megaparameters", math.nan)  # of float32
+        for catalog, name in named
+        if pretrained.is_fetched(entry := plan.entry(catalog, name))
+        and None in pretrained.files(entry).values()
+    }
+
+
+def _untimed(plan: spec.Plan, costs: dict[str, Any]) -> list[str]:
+    networks = [name for name in [*plan.encoders, *plan.voters] if not _cost(costs, name)]
+    datasets = [name for name in plan.all_judged if "holds" not in plan.catalogs["datasets"][name]]
+    metrics = [name for name in plan.config["metrics"] if name not in costs["metrics"]]
+    return networks + datasets + [name for name in metrics if not _cost(costs, _network_of(plan, name))]
+
+
+def _network_of(plan: spec.Plan, metric: str) -> str:
+    """The machine that a metric compares images by, empty if none."""
+    network = (plan.metric(metric).get("arguments") or {}).get("network")
+    return network["name"] if network else ""
+
+
+def _metric_ms(plan: spec.Plan, costs: dict[str, Any], metric: str, megapixels: float) -> float:
+    """Of one image; a network sees it and its reference, at their own size."""
+    if network := _network_of(plan, metric):
+        scale = megapixels * 1e6 / plan.entry("machines", network)["input_size"] ** 2
+        return 2 * _pass_ms(costs, network) * scale
+    return _ms(costs["metrics"][metric], megapixels)
+
+
+def as_table(plan: spec.Plan, found: Forecast) -> str:
+    """The forecast for a terminal."""
+    report = [step for step in found.steps if STEPS[step.step].report]
+    others = [step for step in found.steps if step not in report]
+    documents = replace(_sum(report), step="tables, figures, claims", jobs=len(report))
+    total = replace(
+        _sum(found.steps), step="all", unit="", items=0, jobs=sum(step.jobs for step in found.steps)
+    )
+    rows: list[tuple[str, ...]] = [("step", "jobs", "items", "passes", "on one core", "on a GPU", "disk")]
+    rows += [_row(step) for step in [*others, documents, total]]
+    without = [step for step in found.steps if step.gpu_seconds is None]
+    on_gpu = max(total.gpu_seconds or 0.0, sum(step.cpu_seconds for step in without) / found.cores)
+    notes = [
+        f"Preset {plan.preset}, run {plan.run}: {_duration(found.seconds)} on {found.cores} cores, "
+        f"{_duration(on_gpu)} with a GPU as well.",
+        f"Costs by config/costs.yaml; a GPU does {found.gpu_gmacs_per_second:,.0f} GMAC/s ({found.source}).",
+    ]
+    if found.downloads:
+        size = sum(size for size in found.downloads.values() if not math.isnan(size))
+        notes.append(f"To download: {_size(size)} of weights ({', '.join(found.downloads)}).")
+    if absent := _absent(plan):
+        notes.append(
+            f"To fetch by hand: {', '.join(absent)} (`mlclipsim doctor {plan.preset}` says from where)."
+        )
+    if found.untimed:
+        notes.append(f"Without costs there, so left out of the times: {', '.join(found.untimed)}.")
+    return "\n".join([_aligned(rows), "", *notes])
+
+
+def _row(step: StepForecast) -> tuple[str, ...]:
+    return (
+        step.step,
+        str(step.jobs),
+        f"{step.items:,} {step.unit.replace('_', ' ')}" if step.items else "",
+        f"{step.passes:,}" if step.passes else "",
+        _duration(step.cpu_seconds) if step.measured else "no costs",
+        _duration(step.gpu_seconds) if step.gpu_seconds is not None else "",
+        _size(step.bytes) if step.bytes else "",
+    )
+
+
+def _absent(plan: spec.Plan) -> list[str]:
+    names = [plan.config["references"]["source"], *plan.all_judged]
+    return [name for name in dict.fromkeys(names) if any(f"{name!r} needs" in text for text in plan.missing)]
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return as_text(
+        [
+            (row[0], *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)))
+            for row in rows
+        ]
+    )
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _size(number: float) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return f"{number / 1e3:.0f} kB"
