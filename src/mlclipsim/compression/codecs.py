@@ -37,7 +37,6 @@ from mlclipsim.places import locate
 
 with warnings.catch_warnings():  # it imports pytorch_msssim, which compiles a function with torch.jit
     warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
-    from compressai import zoo
     from compressai.entropy_models import EntropyBottleneck, EntropyModel
     from compressai.losses import RateDistortionLoss
     from compressai.models import CompressionModel
@@ -53,7 +52,6 @@ __all__ = [
     "RateDistortionLoss",
     "build",
     "estimate_bits",
-    "fetch",
     "load",
     "save",
     "save_moved",
@@ -87,7 +85,7 @@ def build(model: str, channels: Sequence[int]) -> CompressionModel:
 def load(entry: Mapping[str, Any], point: str, weights: Path | None = None) -> CompressionModel:
     """The network of a catalog entry (config/catalog/codecs.yaml) at one of its points, ready to code.
 
-    Without ``weights`` they are the entry's own, from a local file; see :func:`fetch` for CompressAI's.
+    Without ``weights`` they are the entry's own, from a local file; ``mlclipsim fetch`` gets CompressAI's.
     float16 weights are evaluated in float32. The tables of a checkpoint that has them are used as they are.
 
     Args:
@@ -166,19 +164,6 @@ def weights_file(entry: Mapping[str, Any], point: str) -> tuple[Path, str | None
     name = url.rpartition("/")[2]
     prefix = re.search(r"-([0-9a-f]{8,})\.pth", name)
     return Path(torch.hub.get_dir()) / "checkpoints" / name, prefix and prefix[1]
-
-
-def fetch(entry: Mapping[str, Any], point: str) -> Path:
-    """Let CompressAI download its pretrained weights of a point into torch's cache, where it expects them.
-
-    Raises:
-        ValueError: the entry's weights are not CompressAI's.
-    """
-    if _point(entry, point).get("weights"):
-        raise ValueError(f"{entry['model']} {point}: its weights are a file of yours; nothing to fetch")
-    path, _ = weights_file(entry, point)
-    zoo.image_models[entry["model"]](quality=_quality(point), metric=entry["pretrained"], pretrained=True)
-    return path
 
 
 def _state(path: Path) -> dict[str, Tensor]:
