@@ -159,7 +159,7 @@ def test_mirrors_are_asked_in_turn(web, tmp_path):
     assert download(remote(*urls), tmp_path / "w.bin").read_bytes() == CONTENT
     assert web.asked[-1] == ("/right", "bytes=50000-")  # the sum will tell: another mirror goes on
 
-    with pytest.raises(DownloadError, match="/gone: status 404; .*/wrong: expected sha256"):
+    with pytest.raises(DownloadError, match=r"/gone: status 404; .*/wrong: expected sha256"):
         download(remote(*urls[:2]), tmp_path / "other.bin")
 
 
@@ -231,7 +231,7 @@ def test_no_room_is_said_before_anything_comes(web, tmp_path, monkeypatch):
     url = web.put("/w.bin", CONTENT)
     usage = downloads.shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(DownloadError, match="needs 102,400 bytes, but .* has 1,000 free"):
+    with pytest.raises(DownloadError, match=r"needs 102,400 bytes, but .* has 1,000 free"):
         download(remote(url), tmp_path / "w.bin")
 
 

@@ -23,6 +23,15 @@ __all__ = ["is_archive", "unpack"]
 _SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _RATIO, _LEAST = 100, 2**26  # an archive may grow that many times, and by at least that many bytes
 _BLOCK = 4096  # what even an empty file takes of the disk
+_DAMAGED = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    OSError,
+    ValueError,
+    EOFError,
+)
 _FOREIGN = "__MACOSX"  # what macOS adds to archives
 
 
@@ -54,15 +63,7 @@ def unpack(archive: Path, folder: Path) -> int:
     try:
         _extract(archive, work)
         return _move(work, folder)
-    except (
-        tarfile.TarError,
-        zipfile.BadZipFile,
-        zlib.error,
-        lzma.LZMAError,
-        OSError,
-        ValueError,
-        EOFError,
-    ) as error:
+    except _DAMAGED as error:
         text = " ".join(str(error).split())[:200]
         raise ArtifactError(
             f"{archive}: cannot be unpacked ({text}); move it away and fetch it again"
@@ -119,9 +120,7 @@ def _tar_members(tarred: tarfile.TarFile, folder: Path) -> Iterator[_Member]:
         if not info.isfile():
             raise ValueError(f"{info.name!r} is no file")
         yield _Member(_inside(info.name), info.size, info)
-    while tarred.fileobj.read(
-        2**20
-    ):  # tarfile takes a damaged header for the end; the sum of all is behind it
+    while tarred.fileobj.read(2**20):  # to the sum of all: tarfile takes a damaged header for the end
         pass
 
 

@@ -1,9 +1,9 @@
-"""One file from the network to its place: resumed where it was cut off, checked, and there whole or not at all.
+"""One file from the network to its place: resumed where it was cut off, checked, there whole or not at all.
 
-While it comes, it is ``<name>.part`` beside its place; only a complete and checked file takes the name. A part
-is resumed by a range request: with a known sha256 from any mirror, since the sum decides in the end; without
-one only where the server says by its validator (ETag or date, kept in ``<name>.part.json``) that the file is
-still the same.
+While it comes, it is ``<name>.part`` beside its place; only a complete and checked file takes the name. A
+part is resumed by a range request: with a known sha256 from any mirror, since the sum decides in the end;
+without one only where the server says by its validator (ETag or date, kept in ``<name>.part.json``) that the
+file is still the same.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ class Remote:
         return self.urls[0].rpartition("/")[2]
 
 
-class _Interrupted(Exception):
+class _InterruptedError(Exception):
     """This attempt failed; another one may succeed."""
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """This address does not have the file."""
 
 
@@ -86,7 +86,7 @@ def download(remote: Remote, target: Path) -> Path:
         for url in remote.urls:
             try:
                 _get(url, remote, target)
-            except _Refused as error:
+            except _RefusedError as error:
                 problems.append(f"{url}: {error}")
             else:
                 return target
@@ -96,18 +96,21 @@ def download(remote: Remote, target: Path) -> Path:
 def _kept(remote: Remote, path: Path) -> Path:
     try:
         _check(remote, path)
-    except _Refused as error:
+    except _RefusedError as error:
         raise DownloadError(f"{path}: {error}; move it away and fetch it again") from None
     return path
 
 
 def _check(remote: Remote, path: Path) -> None:
     """Refuse a file that is not the remote one, as far as that is known."""
+    with path.open("rb") as stream:
+        if _PAGE.match(stream.read(1024)):
+            raise _RefusedError("the server answers with a page instead of the file")
     size = path.stat().st_size
     if remote.n_bytes is not None and size != remote.n_bytes:
-        raise _Refused(f"expected {remote.n_bytes:,} bytes, got {size:,}")
+        raise _RefusedError(f"expected {remote.n_bytes:,} bytes, got {size:,}")
     if remote.sha256 and not (seen := sha256_of(path)).startswith(remote.sha256):
-        raise _Refused(f"expected sha256 {remote.sha256}, got {seen}")
+        raise _RefusedError(f"expected sha256 {remote.sha256}, got {seen}")
 
 
 def _get(url: str, remote: Remote, target: Path) -> None:
@@ -118,15 +121,15 @@ def _get(url: str, remote: Remote, target: Path) -> None:
         try:
             part.complete(remote)
             break
-        except _Interrupted as error:
+        except _InterruptedError as error:
             failures = 1 if part.size > best else failures + 1
             best = max(best, part.size)
             if failures >= _ATTEMPTS:
-                raise _Refused(f"{error}, {failures} times without progress") from None
+                raise _RefusedError(f"{error}, {failures} times without progress") from None
             time.sleep(_PAUSE_S * 2 ** (failures - 1))
     try:
         _check(remote, part.path)
-    except _Refused:
+    except _RefusedError:
         part.discard()  # else every later attempt would go on from wrong bytes
         raise
     part.finish(target)
@@ -174,8 +177,8 @@ class _Part:
         """Ask for what is missing, and append it.
 
         Raises:
-            _Interrupted: it broke off; what came is kept.
-            _Refused: the server has no such file, or another one.
+            _InterruptedError: it broke off; what came is kept.
+            _RefusedError: the server has no such file, or another one.
         """
         if self.size and self.size == remote.n_bytes:
             return
@@ -189,17 +192,17 @@ class _Part:
                 self._at_the_end(response)
                 return
             if response.status_code in _PASSING:
-                raise _Interrupted(f"status {response.status_code}")
+                raise _InterruptedError(f"status {response.status_code}")
             if response.status_code not in (200, 206):
-                raise _Refused(f"status {response.status_code}")
+                raise _RefusedError(f"status {response.status_code}")
             start = _start(response) if response.status_code == 206 else 0
             if start != self.size:
                 self.discard()  # the server begins anew, or somewhere else
                 if start:
-                    raise _Interrupted(f"asked for bytes from {self.size:,}, got them from {start:,}")
+                    raise _InterruptedError(f"asked for bytes from {self.size:,}, got them from {start:,}")
             total = _total(response, start)
             if None not in (total, remote.n_bytes) and total != remote.n_bytes:
-                raise _Refused(f"expected {remote.n_bytes:,} bytes, the server announces {total:,}")
+                raise _RefusedError(f"expected {remote.n_bytes:,} bytes, the server announces {total:,}")
             self._has_room(total or remote.n_bytes)
             self._remember(response)
             self._append(response, total, remote)
@@ -208,12 +211,14 @@ class _Part:
         found = re.fullmatch(r"bytes \*/(\d+)", response.headers.get("Content-Range", ""))
         if not found or int(found[1]) != self.size:
             self.discard()
-            raise _Interrupted("the server has a shorter file than the part that is here")
+            raise _InterruptedError("the server has a shorter file than the part that is here")
 
     def _has_room(self, total: int | None) -> None:
         free = shutil.disk_usage(self.path.parent).free
         if total is not None and total - self.size > free:
-            raise _Refused(f"needs {total - self.size:,} bytes, but {self.path.parent} has {free:,} free")
+            raise _RefusedError(
+                f"needs {total - self.size:,} bytes, but {self.path.parent} has {free:,} free"
+            )
 
     def _remember(self, response: requests.Response) -> None:
         headers = response.headers
@@ -235,22 +240,18 @@ class _Part:
             ) as progress,
         ):
             try:
-                while chunk := response.raw.read1(
-                    _CHUNK, decode_content=False
-                ):  # as it comes: nothing is lost
-                    if stream.tell() == 0 and _PAGE.match(chunk):
-                        raise _Refused("the server answers with a page instead of the file")
+                while chunk := response.raw.read1(_CHUNK, decode_content=False):  # as it comes
                     stream.write(chunk)
                     progress.update(len(chunk))
                     if most is not None and stream.tell() > most:
-                        raise _Refused(f"expected {most:,} bytes, the server sends more")
+                        raise _RefusedError(f"expected {most:,} bytes, the server sends more")
             except (BrokenStream, OSError) as error:
-                raise _Interrupted(_reason(error)) from None
-            except _Refused:
+                raise _InterruptedError(_reason(error)) from None
+            except _RefusedError:
                 self.discard()
                 raise
         if total is not None and self.size < total:
-            raise _Interrupted(f"it ended after {self.size:,} of {total:,} bytes")
+            raise _InterruptedError(f"it ended after {self.size:,} of {total:,} bytes")
 
 
 @contextmanager
@@ -259,9 +260,9 @@ def _answer(url: str, headers: Mapping[str, str]) -> Iterator[requests.Response]
     try:
         response = requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT_S)
     except (ConnectionError, ReadTimeout, ChunkedEncodingError) as error:
-        raise _Interrupted(_reason(error)) from None
+        raise _InterruptedError(_reason(error)) from None
     except RequestException as error:  # an address that is none, or leads in a circle
-        raise _Refused(_reason(error)) from None
+        raise _RefusedError(_reason(error)) from None
     with response:
         yield response
 
@@ -275,7 +276,7 @@ def _start(response: requests.Response) -> int:
     """Where a partial answer begins."""
     found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     if found is None:
-        raise _Refused("a partial answer that does not say of which part")
+        raise _RefusedError("a partial answer that does not say of which part")
     return int(found[1])
 
 

@@ -1,4 +1,4 @@
-"""What a catalog names, brought from the network to where the steps look for it, or a sentence on who else can.
+"""What a catalog names, from the network to where the steps look for it; or a sentence on how else it comes.
 
 Whatever is fetched is complete and checked, or not taken for there: weights by their sha256, data sets by the
 numbers of their files and by what sums the catalog has.
@@ -41,7 +41,7 @@ def fetch(name: str, entry: Entry) -> str:
 def knows(entry: Entry) -> bool:
     """Whether there is an address for every file of the entry."""
     if "reader" in entry:
-        return bool(entry.get("url") or entry.get("remote"))
+        return bool(entry.get("url") or any(entry.get("remote", {}).values()))
     return bool(pretrained.sources(dict(entry)))
 
 
@@ -90,8 +90,8 @@ def _from_hub(name: str, repository: str, file: str) -> Path:
     except Exception as error:  # of the hub and its transports: all mean that it did not come
         reason = " ".join(str(error).split())[:200]
         raise DownloadError(
-            f"{name}: {file} of {repository} could not be fetched ({reason}); without network copy the folder "
-            f"models--{repository.replace('/', '--')} of a machine that has it into "
+            f"{name}: {file} of {repository} could not be fetched ({reason}); without network copy the "
+            f"folder models--{repository.replace('/', '--')} of a machine that has it into "
             f"{huggingface_hub.constants.HF_HUB_CACHE}"
         ) from None
     expected = path.resolve().name
@@ -144,4 +144,5 @@ def _remotes(entry: Entry) -> dict[str, Remote]:
     return {
         file: Remote((one["url"], *one.get("mirrors", ())), one.get("sha256"), one.get("bytes"))
         for file, one in entry["remote"].items()
+        if one  # null takes a file away that the catalog has
     }

@@ -106,13 +106,11 @@ def _of_codec(entry: dict[str, Any], point: str) -> Source | None:
         return _of_catalog(settings)
     if settings.get("weights"):
         return None
-    from compressai.zoo.image import model_urls
+    from mlclipsim.compression import codecs
 
-    from mlclipsim.compression.codecs import weights_file
-
-    path, digits = weights_file(entry, point)
-    url = model_urls[entry["model"]][entry["pretrained"]][int(point.removeprefix("q"))]
-    return Source(path, (url,), digits)
+    url = codecs.address(entry, point)
+    path, digits = codecs.weights_file(entry, point)
+    return Source(path, (url,), digits) if url else None
 
 
 def _of_metric(entry: dict[str, Any], name: str) -> Source | None:

@@ -4,6 +4,11 @@
 #   snakemake fetch_kodak check_kodak --cores 1
 
 
+def changed_catalog(wildcards):
+    """What the config says over the catalogs. By a function, since Snakemake would fill in its braces."""
+    return spec.canonical(config["catalog"])
+
+
 rule fetch:
     log:
         f"results/fetched/{plan.preset}.txt",
@@ -11,7 +16,7 @@ rule fetch:
     conda:
         "../../environment.yml"
     params:
-        config=[f"{key}={spec.canonical(value)}" for key, value in config.items()],
+        config=lambda wildcards: [f"{key}={spec.canonical(value)}" for key, value in config.items()],
     shell:
         "python -m mlclipsim fetch --config {params.config:q} 2>&1 | tee {log:q}"
 
@@ -28,7 +33,7 @@ for name in plan.outside:
             "../../environment.yml"
         params:
             name=name,
-            catalog=spec.canonical(config["catalog"]),
+            catalog=changed_catalog,
         shell:
             "python -m mlclipsim fetch {params.name:q} --config catalog={params.catalog:q} 2>&1 | tee {log:q}"
 
@@ -45,7 +50,7 @@ for name in plan.catalogs["datasets"]:
             "../../environment.yml"
         params:
             name=name,
-            catalog=spec.canonical(config["catalog"]),
+            catalog=changed_catalog,
         shell:
             "python -m mlclipsim check-data {params.name:q} --config catalog={params.catalog:q} 2>&1"
             " | tee {log:q}"
