@@ -83,7 +83,7 @@ def lacks(plan: spec.Plan) -> list[Lack]:
 
 
 def _how(name: str, entry: dict[str, Any]) -> str:
-    return f"mlclipsim fetch {name}" if fetch.knows(entry) else "\n".join(fetch.by_hand(entry))
+    return _fetch(name) if fetch.knows(entry) else "\n".join(fetch.by_hand(entry))
 
 
 def _can_run(missing: list[Lack]) -> bool:
@@ -99,20 +99,26 @@ def _state(plan: spec.Plan, missing: list[Lack]) -> str:
 
 
 def _instructions(wanted: dict[Lack, list[str]]) -> str:
-    """What gets what, each command once."""
-    by_command: dict[str, list[Lack]] = {}
+    """What gets what, each command once; what is fetched is fetched together."""
+    groups: dict[tuple[str, ...], list[Lack]] = {}
     for lack in sorted(wanted, key=lambda lack: lack.kind == "metric"):  # without one a preset runs
-        by_command.setdefault(lack.get, []).append(lack)
+        together = (lack.kind, *wanted[lack]) if lack.get == _fetch(lack.name) else (lack.get,)
+        groups.setdefault(together, []).append(lack)
     lines = []
-    for get, group in by_command.items():
-        names = ", ".join(lack.name for lack in group)
+    for group in groups.values():
+        names = [lack.name for lack in group]
         presets = ", ".join(dict.fromkeys(preset for lack in group for preset in wanted[lack]))
         plural = "s" if len(group) > 1 else ""
+        get = _fetch(*names) if group[0].get == _fetch(names[0]) else group[0].get
         lines += [
-            f"  {group[0].kind}{plural} {names} ({presets})",
+            f"  {group[0].kind}{plural} {', '.join(names)} ({presets})",
             *(f"      {line}" for line in get.splitlines()),
         ]
     return "\n".join(lines)
+
+
+def _fetch(*names: str) -> str:
+    return f"mlclipsim fetch {' '.join(names)}"
 
 
 def _environment(root: Path) -> list[tuple[str, str]]:

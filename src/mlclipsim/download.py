@@ -79,7 +79,8 @@ def download(remote: Remote, target: Path) -> Path:
     if target.exists():
         return _kept(remote, target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.with_name(f".{target.name}.lock")):
+    lock = target.with_name(f".{target.name}.lock")
+    with FileLock(lock):
         if target.exists():
             return _kept(remote, target)
         problems = []
@@ -89,6 +90,7 @@ def download(remote: Remote, target: Path) -> Path:
             except _RefusedError as error:
                 problems.append(f"{url}: {error}")
             else:
+                lock.unlink(missing_ok=True)  # whoever waits for it, or makes a new one, finds the file
                 return target
     raise DownloadError(f"{target.name} could not be downloaded ({'; '.join(problems)})")
 

@@ -136,11 +136,8 @@ def _remotes(entry: Entry) -> dict[str, Remote]:
     """Name below the data set's folder -> the file on the network."""
     sums = entry.get("sha256") or {}
     if "url" in entry:
-        templates = (entry["url"], *entry.get("mirrors", ()))
-        return {
-            file: Remote(tuple(url.format(file=file) for url in templates), digest)
-            for file, digest in sums.items()
-        }
+        folders = (entry["url"], *entry.get("mirrors", ()))
+        return {file: Remote(tuple(url + file for url in folders), digest) for file, digest in sums.items()}
     return {
         file: Remote((one["url"], *one.get("mirrors", ())), one.get("sha256"), one.get("bytes"))
         for file, one in entry["remote"].items()

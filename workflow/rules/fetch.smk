@@ -4,11 +4,6 @@
 #   snakemake fetch_kodak check_kodak --cores 1
 
 
-def changed_catalog(wildcards):
-    """What the config says over the catalogs. By a function, since Snakemake would fill in its braces."""
-    return spec.canonical(config["catalog"])
-
-
 rule fetch:
     log:
         f"results/fetched/{plan.preset}.txt",
@@ -16,7 +11,7 @@ rule fetch:
     conda:
         "../../environment.yml"
     params:
-        config=lambda wildcards: [f"{key}={spec.canonical(value)}" for key, value in config.items()],
+        config=[f"{key}={spec.canonical(value)}" for key, value in config.items()],
     shell:
         "python -m mlclipsim fetch --config {params.config:q} 2>&1 | tee {log:q}"
 
@@ -33,7 +28,7 @@ for name in plan.outside:
             "../../environment.yml"
         params:
             name=name,
-            catalog=changed_catalog,
+            catalog=spec.canonical(config["catalog"]),
         shell:
             "python -m mlclipsim fetch {params.name:q} --config catalog={params.catalog:q} 2>&1 | tee {log:q}"
 
@@ -50,7 +45,7 @@ for name in plan.catalogs["datasets"]:
             "../../environment.yml"
         params:
             name=name,
-            catalog=changed_catalog,
+            catalog=spec.canonical(config["catalog"]),
         shell:
             "python -m mlclipsim check-data {params.name:q} --config catalog={params.catalog:q} 2>&1"
             " | tee {log:q}"
