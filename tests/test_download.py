@@ -188,6 +188,19 @@ def test_a_part_of_nobody_knows_what_is_not_continued(web, tmp_path):
     assert web.asked == [("/w.bin", None)]
 
 
+def test_without_sum_or_validator_nothing_is_continued(web, tmp_path):
+    def drop(handler, content):
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        handler.wfile.write(content[:30_000])
+        handler.close_connection = True
+
+    url = web.put("/w.bin", CONTENT, in_turn(drop, whole))
+    assert download(remote(url, known=False), tmp_path / "w.bin").read_bytes() == CONTENT
+    assert web.asked == [("/w.bin", None)] * 2
+
+
 def test_a_part_that_is_complete_needs_no_byte(web, tmp_path):
     url = web.put("/w.bin", CONTENT)
     for name, known in (("a", remote(url)), ("b", Remote((url,), SHA256))):

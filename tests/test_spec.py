@@ -151,6 +151,13 @@ def test_trainings_that_cannot_start_are_refused(change, problem):
     assert any(problem in found for found in problems(compression=change))
 
 
+def test_trainings_take_no_more_photographs_than_there_are():
+    """Roles merge with the default's, which has some that another preset lacks; scenes are drawn at will."""
+    roles = {"pcmp_train": 10, "pcmp_val": 10, "pcmp_test": 10, "codec_train": 8, "codec_val": 500}
+    (found,) = problems(preset="paper", references={"roles": roles})
+    assert "`compression.train`: 8000 images of codec_train, `references.roles` has 8" in found
+
+
 def test_deep_features_need_a_network():
     arms = load(planning=True).trained_arms
     assert "deep_features" in arms

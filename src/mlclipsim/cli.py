@@ -547,7 +547,7 @@ def _fetch(arguments: argparse.Namespace) -> int:
     from mlclipsim.artifacts import ArtifactError
 
     plan = specs.load(_overrides(arguments), planning=True)
-    specs.export_environment(plan)
+    os.environ["MLCLIPSIM_ASSETS"] = str(plan.assets_dir)
     known = plan.outside
     if unknown := [name for name in arguments.names if name not in known]:
         raise UsageError(f"nothing to fetch is called {unknown[0]!r}; expected some of {', '.join(known)}")
@@ -569,7 +569,7 @@ def _check_data(arguments: argparse.Namespace) -> int:
     from mlclipsim.datasets.check import check
 
     plan = specs.load(_overrides(arguments), planning=True)
-    specs.export_environment(plan)
+    os.environ["MLCLIPSIM_ASSETS"] = str(plan.assets_dir)
     catalog = plan.catalogs["datasets"]
     if arguments.name not in catalog:
         raise UsageError(f"data set {arguments.name!r} is unknown; expected one of {', '.join(catalog)}")

@@ -55,10 +55,6 @@ class Remote:
     sha256: str | None = None
     n_bytes: int | None = None
 
-    @property
-    def name(self) -> str:
-        return self.urls[0].rpartition("/")[2]
-
 
 class _InterruptedError(Exception):
     """This attempt failed; another one may succeed."""
@@ -149,8 +145,6 @@ class _Part:
         self.url = url
         self._note = target.with_name(f"{target.name}.part.json")
         self._trusted = trusted
-        if not trusted and self.size and self._validator() is None:
-            self.discard()
 
     @property
     def size(self) -> int:
@@ -184,11 +178,14 @@ class _Part:
         """
         if self.size and self.size == remote.n_bytes:
             return
+        validator = None if self._trusted else self._validator()
+        if validator is None and not self._trusted:
+            self.discard()  # nobody can tell what it is a part of
         headers = {"Accept-Encoding": "identity"}  # sizes and ranges are of the file, not of its compression
         if self.size:
             headers["Range"] = f"bytes={self.size}-"
-            if not self._trusted:
-                headers["If-Range"] = self._validator() or ""
+            if validator:
+                headers["If-Range"] = validator
         with _answer(self.url, headers) as response:
             if response.status_code == 416:  # nothing lies beyond what is here
                 self._at_the_end(response)

@@ -59,7 +59,7 @@ def encoders(*, everything: bool = False) -> str:
     notes = [
         "",
         "Use one: mlclipsim score --encoder ENCODER --pretrained TAG ...",
-        "Download one, with network access: "
+        "Download one of the catalog: mlclipsim fetch NAME; any other: "
         "python -c \"import mlclipsim; mlclipsim.load_encoder('ENCODER', 'TAG', download=True)\"",
     ]
     if left_out:

@@ -736,12 +736,23 @@ def _training_problems(plan: Plan) -> list[str]:
         problems.append(
             f"`compression.fold` is {fold}, expected one of {len(plan.config['folds'])} folds, from 0"
         )
+    references = plan.config["references"]
+    roles = references["roles"]
+    rendered = plan.catalogs["datasets"].get(references["source"], {}).get("reader") == "scenes"
     for part in ("train", "validation", "trial_images"):
         count, each = sum(compression[part].values()), compression["mosaic"] ** 2
         if count % each:
             problems.append(
                 f"`compression.{part}`: {count} images do not fill mosaics of {each}; change a count"
             )
+        if rendered:
+            continue
+        problems += [
+            f"`compression.{part}`: {wanted} images of {role}, `references.roles` has {roles.get(role, 0)}; "
+            "change one of them"
+            for role, wanted in compression[part].items()
+            if wanted > roles.get(role, 0)
+        ]
     return problems
 
 
