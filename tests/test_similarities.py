@@ -151,3 +151,16 @@ def test_sources(tmp_path: Path) -> None:
         similarities.load_entry("x", {"source": "cloud", "model": "tiny"})
     with pytest.raises(ValueError, match="expected the checkpoint that the step lit_encoder makes"):
         similarities.load_entry("x", {"source": "lit", "model": "tiny"})
+
+
+def test_a_checkpoint_is_called_as_its_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fitted weights name the entry, whatever the model behind it is called."""
+    loaded: list[dict] = []
+
+    real = similarities.load_encoder
+    monkeypatch.setattr(
+        similarities, "load_encoder", lambda model, **a: loaded.append(a) or real(model, seed=0)
+    )
+    entry = {"source": "checkpoint", "model": ENTRY["model"], "checkpoint": "mine.pt", "sha256": "0" * 64}
+    assert similarities.load_entry("mine", entry).name == "mine"
+    assert loaded == [{"checkpoint": Path("mine.pt"), "sha256": "0" * 64}]

@@ -106,7 +106,9 @@ def load_entry(name: str, entry: dict[str, Any], made: Path | None = None) -> En
     if source == "open_clip":
         return load_encoder(model, entry["pretrained"])
     if source == "checkpoint":
-        return load_encoder(model, checkpoint=locate(entry["checkpoint"]), sha256=entry.get("sha256"))
+        encoder = load_encoder(model, checkpoint=locate(entry["checkpoint"]), sha256=entry.get("sha256"))
+        encoder.name = name  # as its fitted weights call it: a file may be any network of that model
+        return encoder
     if source == "untrained":
         return load_encoder(model, seed=entry.get("seed", 0))
     if source == "lit" and made is not None:
