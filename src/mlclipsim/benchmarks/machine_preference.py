@@ -72,9 +72,7 @@ class Jury:
             [part[..., mask] for part, mask in zip(parts, masks, strict=True)]
             for parts in (self.votes, self.tasks, self.families)
         )
-        label = np.stack(
-            [soft_label(*args) for args in zip(votes, tasks, families, strict=True)], axis=1
-        )
+        label = np.stack([soft_label(*args) for args in zip(votes, tasks, families, strict=True)], axis=1)
         return Jury(np.where(np.isfinite(self.label), label, np.nan), votes, tasks, families)
 
     def per_fold(self, ceiling: Callable[..., np.ndarray]) -> np.ndarray:
