@@ -109,7 +109,7 @@ def sentence(log: Path) -> str:
         ]
     except OSError:
         lines = []
-    ours = []
+    ours: list[str] = []
     while lines and lines[-1].startswith("mlclipsim: "):
         ours.insert(0, lines.pop().removeprefix("mlclipsim: "))
     return "; ".join(ours) or (lines[-1].strip() if lines else "it ended without a word")
