@@ -30,14 +30,12 @@ _PRIOR_SECONDS = 30.0  # of forecast work: so much the forecast weighs against t
 # What Snakemake says about itself, and what a failed job's sentence and the last line say better.
 _CHATTER = (
     "Assuming unrestricted shared filesystem usage",
-    "At least one job did not complete successfully",
     "Building DAG of jobs",
     "Complete log(s)",
     "Conda environments: ignored",
     "Elapsed time",
     "Execute ",
     "Exiting because a job execution failed",
-    "None",
     "Removing output files of failed job",
     "Select jobs to execute",
     "Shutting down, this might take some time",
@@ -177,8 +175,9 @@ class LogHandler(LogHandlerBase):
             self._failure(given)
         elif event in (None, LogEvent.ERROR, LogEvent.SHELLCMD):
             text = record.getMessage()
-            # The exception of a failed command comes beside its JOB_ERROR.
-            if text and not text.startswith(_CHATTER) and "CalledProcessError" not in text:
+            # The exception of a failed command comes beside its JOB_ERROR; a record without text says None.
+            silent = text in ("", "None") or text.startswith(_CHATTER) or "CalledProcessError" in text
+            if not silent:
                 self._line(text)
 
     def _finished(self, rule: str) -> None:
