@@ -17,7 +17,7 @@ from mlclipsim import pretrained, spec
 from mlclipsim.listing import as_text
 from mlclipsim.steps import STEPS
 
-__all__ = ["Forecast", "StepForecast", "as_table", "forecast"]
+__all__ = ["Forecast", "StepForecast", "as_table", "duration", "forecast", "seconds_per_job"]
 
 _NETWORKS = frozenset(
     {"predictions", "similarities", "channel_similarities", "human_predictions", "human_similarities"}
@@ -93,6 +93,18 @@ def forecast(plan: spec.Plan, cores: int) -> Forecast:
     """The forecast of everything that ``snakemake`` would make of ``plan`` from nothing."""
     costs = spec.read_yaml(plan.root / "config" / "costs.yaml")
     rate, source = _throughput(plan)
+    steps = _steps(plan, costs, rate)
+    return Forecast(steps, cores, rate, source, _downloads(plan, costs), _untimed(plan, costs))
+
+
+def seconds_per_job(plan: spec.Plan) -> dict[str, float]:
+    """Step -> seconds of one of its jobs on one core, where costs are known."""
+    costs = spec.read_yaml(plan.root / "config" / "costs.yaml")
+    steps = _steps(plan, costs, _throughput(plan)[0])
+    return {step.step: step.cpu_seconds / step.jobs for step in steps if step.measured}
+
+
+def _steps(plan: spec.Plan, costs: dict[str, Any], gpu_gmacs_per_second: float) -> list[StepForecast]:
     own = _own_images(plan, costs)
     pairs = _pairs(plan, costs)
     judged = {name: _judged_images(plan, name) for name in plan.all_judged}
@@ -109,7 +121,7 @@ def forecast(plan: spec.Plan, cores: int) -> Forecast:
         "metrics": len(plan.config["metrics"]),
         "codecs": sum(_coders(plan).values()),
     }
-    study = _Study(plan, costs, rate, units)
+    study = _Study(plan, costs, gpu_gmacs_per_second, units)
     runs: dict[str, list[str]] = {
         "fit": plan.encoders,
         "channel_similarities": [plan.encoder],
@@ -128,7 +140,7 @@ def forecast(plan: spec.Plan, cores: int) -> Forecast:
             parts = [(own, tower) for tower in runs.get(step, [None])]
         if parts:
             steps.append(_sum([_step(study, step, images, tower) for images, tower in parts]))
-    return Forecast(steps, cores, rate, source, _downloads(plan, costs), _untimed(plan, costs))
+    return steps
 
 
 def _throughput(plan: spec.Plan) -> tuple[float, str]:
@@ -396,8 +408,8 @@ def as_table(plan: spec.Plan, found: Forecast) -> str:
     without = [step for step in found.steps if step.gpu_seconds is None]
     on_gpu = max(total.gpu_seconds or 0.0, sum(step.cpu_seconds for step in without) / found.cores)
     notes = [
-        f"Preset {plan.preset}, run {plan.run}: {_duration(found.seconds)} on {found.cores} cores, "
-        f"{_duration(on_gpu)} with a GPU as well.",
+        f"Preset {plan.preset}, run {plan.run}: {duration(found.seconds)} on {found.cores} cores, "
+        f"{duration(on_gpu)} with a GPU as well.",
         f"Costs by config/costs.yaml; a GPU does {found.gpu_gmacs_per_second:,.0f} GMAC/s ({found.source}).",
     ]
     if found.downloads:
@@ -418,8 +430,8 @@ def _row(step: StepForecast) -> tuple[str, ...]:
         str(step.jobs),
         f"{step.items:,} {step.unit.replace('_', ' ')}" if step.items else "",
         f"{step.passes:,}" if step.passes else "",
-        _duration(step.cpu_seconds) if step.measured else "no costs",
-        _duration(step.gpu_seconds) if step.gpu_seconds is not None else "",
+        duration(step.cpu_seconds) if step.measured else "no costs",
+        duration(step.gpu_seconds) if step.gpu_seconds is not None else "",
         _size(step.bytes) if step.bytes else "",
     )
 
@@ -439,7 +451,8 @@ def _aligned(rows: list[tuple[str, ...]]) -> str:
     )
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """``3.2 min``: in the largest unit of which there are at least one and a half."""
     for unit, size in (("days", 86_400), ("h", 3600), ("min", 60)):
         if seconds >= 1.5 * size:
             return f"{seconds / size:.1f} {unit}"

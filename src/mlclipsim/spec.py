@@ -41,7 +41,7 @@ __all__ = [
     "read_yaml",
 ]
 
-CATALOGS = ("codecs", "datasets", "encoders", "machines", "metrics")
+CATALOGS = ("codecs", "datasets", "encoders", "machines", "metrics", "styles")
 # How fast a step runs, not what it studies: not in digests (changing one reruns a step in place).
 EXECUTION = frozenset({"threads", "batch_size", "cache"})
 # Keys of catalog entries that no step reads: completing a reference makes nothing again.
@@ -376,11 +376,13 @@ class Plan:
             "image_size": config["references"]["size"],
             "run": self.run,
             "cache": f"results/{self.preset}/shared/scored",
+            "style": self.entry("styles", config["style"]),
             # what a run is compared with is no setting of its own
             "config": {key: value for key, value in config.items() if key != "compare"},
             "threads": config["workers"] if step in IN_PROCESSES else config["threads"],
         }
-        document = ("preset", "run", "style")
+        document = ("preset", "run")
+        figure = (*document, "style")
         trained = ("codec", "compression", "encoder", "teacher", "feature_network")
         keys: dict[str, tuple[str, ...]] = {
             "references": ("references",),
@@ -408,7 +410,7 @@ class Plan:
             "human_similarities": ("encoder", "batch_size"),
             "human_iqa": ("datasets", "benchmark", "metrics", "votes", "known"),
             "machine_iqa": ("datasets", "benchmark", "metrics", "votes", "known"),
-            "figure_7": (*document, "human", "votes"),
+            "figure_7": (*figure, "human", "votes"),
             "disagreements": ("page", "benchmark", "folds", "encoder"),
             "record": ("config",),
             "compare": ("preset", "compare"),
@@ -424,7 +426,8 @@ class Plan:
             "claims": (*document, "judged_tasks", "marked_judges"),
         }
         common = ("threads",) if step in SEEDLESS else ("seed", "threads")
-        read = {key: resolved.get(key, config.get(key)) for key in (*common, *keys.get(step, document))}
+        others = figure if step.startswith("figure_") else document
+        read = {key: resolved.get(key, config.get(key)) for key in (*common, *keys.get(step, others))}
         return read | item
 
     def text(
@@ -573,7 +576,7 @@ def _malformed(config: Mapping[str, Any], template: Mapping[str, Any]) -> bool:
                 float,
             }:
                 return True
-        elif isinstance(expected, str) != isinstance(value, str) and key in ("encoder", "source"):
+        elif isinstance(expected, str) != isinstance(value, str) and key in ("encoder", "source", "style"):
             return True
     return any(
         not isinstance(group, list)
@@ -612,6 +615,7 @@ def _name_problems(plan: Plan) -> list[str]:
         ),
         ("rate_task.codecs", "codecs", config["rate_task"]["codecs"]),
         ("rate_task.images", "datasets", [images["source"] for images in config["rate_task"]["images"]]),
+        ("style", "styles", [config["style"]]),
     ]
     problems = [
         f"`{key}`: {_unknown(name, plan.catalogs[catalog])} (config/catalog/{catalog}.yaml)"

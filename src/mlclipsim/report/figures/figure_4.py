@@ -9,7 +9,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from mlclipsim.artifacts import read_table
-from mlclipsim.report.style import ARM_STYLES, TASKS, Millimetres, arm_order, label, page, tidy_axes
+from mlclipsim.report.style import (
+    ARM_STYLES,
+    LAYOUT_MM,
+    TASKS,
+    Millimetres,
+    arm_order,
+    label,
+    page,
+    tidy_axes,
+)
 from mlclipsim.report.tables.writer import write_csv
 
 __all__ = ["make"]
@@ -43,7 +52,7 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
         place = Millimetres(figure)
         handles: dict[str, Any] = {}
         for number, row in enumerate(rows):
-            width = (174 - 4) / len(row)
+            width = (LAYOUT_MM - 4) / len(row)
             for column, key in enumerate(row):
                 bottom = height - 6 - _PANEL_MM - number * _ROW_MM
                 axes = place.axes(12 + column * width, bottom, width - 12, _PANEL_MM)
