@@ -103,10 +103,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--weights", type=Path, metavar="FILE", help="those that `compress` was given")
     command.set_defaults(call=_decompress)
 
-    command = commands.add_parser("codecs", help="list the codecs, fetch their weights, or measure one")
-    action = command.add_mutually_exclusive_group()
-    action.add_argument("--fetch", metavar="NAME", help="download CompressAI's weights of this codec")
-    action.add_argument("--measure", metavar="NAME", help="rate and distortion of this codec on --images")
+    command = commands.add_parser("codecs", help="list the codecs, or measure one")
+    command.add_argument("--measure", metavar="NAME", help="rate and distortion of this codec on --images")
     command.add_argument("--images", type=Path, metavar="FOLDER", help="of the measurement, as Kodak's")
     command.add_argument("--quality", type=int, nargs="+", metavar="N", help="only these (default: all)")
     command.add_argument("--output", type=Path, metavar="FILE", help="also a row per image, as CSV")
@@ -119,8 +117,16 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("metrics", help="list the metrics of others that the benchmarks run")
     command.set_defaults(call=_metrics)
 
+    command = commands.add_parser("fetch", help="download weights and data sets that a catalog names")
+    command.add_argument(
+        "names", nargs="*", metavar="name", help="of catalogs; none: all that the preset lacks"
+    )
+    _configurable(command)
+    command.set_defaults(call=_fetch)
+
     command = commands.add_parser("check-data", help="say what of a data set is missing or damaged")
     command.add_argument("name", help="of the catalog, config/catalog/datasets.yaml")
+    _configurable(command)
     command.set_defaults(call=_check_data)
 
     command = commands.add_parser("config", help="print the configuration that the layers make together")
@@ -460,7 +466,7 @@ def _codecs(arguments: argparse.Namespace) -> None:
         return
     from mlclipsim.compression import coding
 
-    print(coding.fetch_all(arguments.fetch) if arguments.fetch else coding.as_text())
+    print(coding.as_text())
 
 
 def _encoders(arguments: argparse.Namespace) -> None:
@@ -535,11 +541,36 @@ def _crate(arguments: argparse.Namespace) -> None:
     print(crate.write(arguments.run))
 
 
+def _fetch(arguments: argparse.Namespace) -> int:
+    from mlclipsim import fetch
+    from mlclipsim import spec as specs
+    from mlclipsim.artifacts import ArtifactError
+
+    plan = specs.load(_overrides(arguments), planning=True)
+    specs.export_environment(plan)
+    known = plan.outside
+    if unknown := [name for name in arguments.names if name not in known]:
+        raise UsageError(f"nothing to fetch is called {unknown[0]!r}; expected some of {', '.join(known)}")
+    names = arguments.names or [name for catalog, name in plan.used if known.get(name) == catalog]
+    failed = 0
+    for name in names:
+        try:
+            print(fetch.fetch(name, plan.catalogs[known[name]][name]), flush=True)
+        except ArtifactError as error:  # the others may come all the same
+            print(f"mlclipsim: {error}", file=sys.stderr)
+            failed += 1
+    if failed and len(names) > 1:
+        print(f"mlclipsim: {failed} of {len(names)} are not here", file=sys.stderr)
+    return 1 if failed else 0
+
+
 def _check_data(arguments: argparse.Namespace) -> int:
     from mlclipsim import spec as specs
     from mlclipsim.datasets.check import check
 
-    catalog = specs.read_yaml(specs.project_root() / "config" / "catalog" / "datasets.yaml")
+    plan = specs.load(_overrides(arguments), planning=True)
+    specs.export_environment(plan)
+    catalog = plan.catalogs["datasets"]
     if arguments.name not in catalog:
         raise UsageError(f"data set {arguments.name!r} is unknown; expected one of {', '.join(catalog)}")
     problems = check(arguments.name, catalog[arguments.name])

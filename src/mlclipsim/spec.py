@@ -44,8 +44,8 @@ __all__ = [
 CATALOGS = ("codecs", "datasets", "encoders", "machines", "metrics", "styles")
 # How fast a step runs, not what it studies: not in digests (changing one reruns a step in place).
 EXECUTION = frozenset({"threads", "batch_size", "cache"})
-# Keys of catalog entries that no step reads: completing a reference makes nothing again.
-DOCUMENTING = frozenset({"citation", "holds"})
+# Keys of catalog entries that no step reads: completing a reference, or another address, makes nothing again.
+DOCUMENTING = frozenset({"citation", "holds", "url", "mirrors", "bytes", "remote"})
 # Steps that spread over processes: `workers` of them, one thread each.
 IN_PROCESSES = frozenset({"pcmp_images", "baselines", "rate_task"})
 # The steps whose results runs share, and those that each reads.
@@ -164,7 +164,7 @@ def load(
     problems += _schema_problems(config, schemas["config"])
     catalogs: dict[str, dict[str, Any]] = {}
     for catalog in CATALOGS:
-        catalogs[catalog] = read_yaml(root / "config" / "catalog" / f"{catalog}.yaml")
+        catalogs[catalog] = _catalog(root, catalog, config)
         problems += [
             f"catalog/{catalog}.yaml: {text}"
             for text in _schema_problems(catalogs[catalog], schemas[catalog])
@@ -252,6 +252,36 @@ class Plan:
         return [name for key in _SELECTED.values() for name in self.config[key]["datasets"]]
 
     @property
+    def used(self) -> list[tuple[str, str]]:
+        """Catalog and name of what this run reads: towers, machines, metrics, its codec, images."""
+        config, compression = self.config, self.config["compression"]
+        images = [images["source"] for images in config["rate_task"]["images"]]
+        named = {
+            "encoders": self.encoders,
+            "machines": [
+                *self.voters,
+                *self.feature_networks,
+                *self.judges["test"],
+                *self.judges["validation"],
+                compression["teacher"],
+            ],
+            "metrics": config["metrics"],
+            "codecs": [compression["codec"]],
+            "datasets": [config["references"]["source"], *self.all_judged, *images],
+        }
+        return [(catalog, name) for catalog, names in named.items() for name in dict.fromkeys(names)]
+
+    @property
+    def outside(self) -> dict[str, str]:
+        """Name -> catalog of all entries whose files do not ship in the package."""
+        return {
+            name: catalog
+            for catalog, entries in self.catalogs.items()
+            for name, entry in entries.items()
+            if _is_outside(entry)
+        }
+
+    @property
     def assets_dir(self) -> Path:
         return Path(self.config["assets_dir"] or os.environ.get("MLCLIPSIM_ASSETS") or "assets")
 
@@ -264,9 +294,9 @@ class Plan:
         """A catalog entry as steps read it: with the checksum of weights that ship in the package (its
         manifest has them), and without what only documents it.
         """
-        entry = {key: value for key, value in self.catalogs[catalog][name].items() if key not in DOCUMENTING}
+        entry = _studied(self.catalogs[catalog][name])
         if "points" in entry:  # a codec's, each with weights of its own
-            entry["points"] = {key: self._verified(point) for key, point in entry["points"].items()}
+            entry["points"] = {key: self._verified(_studied(point)) for key, point in entry["points"].items()}
         return self._verified(entry)
 
     def _verified(self, entry: dict[str, Any]) -> dict[str, Any]:
@@ -522,6 +552,29 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
         nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         merged[key] = merge(merged[key], value) if nested else copy.deepcopy(value)
     return merged
+
+
+def _catalog(root: Path, name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """A catalog with what the config says over it, if that is of the right kind."""
+    entries = read_yaml(root / "config" / "catalog" / f"{name}.yaml")
+    above = config["catalog"].get(name) if isinstance(config["catalog"], Mapping) else None
+    return merge(entries, above) if isinstance(above, Mapping) else entries
+
+
+def _is_outside(entry: Mapping[str, Any]) -> bool:
+    points = entry.get("points", {}).values()
+    places = [
+        entry.get("path"),
+        entry.get("weights"),
+        entry.get("checkpoint"),
+        *(p.get("weights") for p in points),
+    ]
+    named = any(place and not place.startswith("package:") for place in places)
+    return named or bool(entry.get("pretrained") or entry.get("files"))
+
+
+def _studied(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if key not in DOCUMENTING}
 
 
 def _typed(value: Any, default: Any) -> Any:
