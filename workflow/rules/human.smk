@@ -149,5 +149,6 @@ for name in plan.catalogs["datasets"]:
             "../../environment.yml"
         params:
             name=name,
+            plugins=["--config", f"plugins={config['plugins']}"] if config["plugins"] else [],
         shell:
-            "python -m mlclipsim check-data {params.name:q} 2>&1 | tee {log:q}"
+            "python -m mlclipsim check-data {params.name:q} {params.plugins:q} 2>&1 | tee {log:q}"
