@@ -19,6 +19,8 @@ from mlclipsim.cli import main
 from mlclipsim.images import encode_image
 from mlclipsim.report.tables import table_2
 from mlclipsim.report.tables.writer import write_csv
+from mlclipsim.usage import UsageError
+from mlclipsim.verify import verify
 
 CATALOG = yaml.safe_load((Path(__file__).parents[1] / "config/catalog/metrics.yaml").read_text())
 TRIED = """
@@ -78,9 +80,10 @@ def run(invented_pcmp, invented_weights, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def tried(tmp_path, monkeypatch):
+def tried(run, tmp_path, monkeypatch):
+    """A module to be judged, and the working directory of the run."""
     (tmp_path / "tried.py").write_text(TRIED)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(run.parents[2])
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "tried", raising=False)
 
@@ -112,6 +115,7 @@ def test_the_rows_are_those_of_the_same_metric_in_table_2(run, tmp_path, capsys)
     assert "ML-CLIPSim" in printed
     assert "severity (tau)" in printed
     assert "baselines: " in provenance.as_tree(folder / "table_2.csv")
+    assert verify(folder).problems == []
 
 
 @pytest.mark.usefixtures("tried")
@@ -152,7 +156,11 @@ def test_what_cannot_be_judged_is_one_sentence(run, tmp_path, capsys, named, pro
 
 
 @pytest.mark.usefixtures("tried")
-def test_only_a_finished_run_that_nobody_touched_judges(run, tmp_path):
+def test_only_a_finished_run_that_nobody_touched_judges(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="is of another project; run this in its folder"):
+        bench.judge("tried:psnr", run, tmp_path)
+    monkeypatch.chdir(run.parents[2])
     with pytest.raises(ArtifactError, match="is not there"):
         bench.judge("tried:psnr", run.parent / "other", tmp_path)
     with pytest.raises(ArtifactError, match="has no preference yet; finish the run first"):
@@ -161,7 +169,7 @@ def test_only_a_finished_run_that_nobody_touched_judges(run, tmp_path):
     kept = scores.read_bytes()
     try:
         scores.write_bytes(kept + b" ")
-        with pytest.raises(ArtifactError, match="is not what the metrics of .* were judged on"):
+        with pytest.raises(ArtifactError, match=r"is not what the metrics of .* were judged on"):
             bench.judge("tried:psnr", run, tmp_path)
     finally:
         scores.write_bytes(kept)

@@ -56,7 +56,10 @@ def plan(**overrides) -> spec.Plan:
     return spec.load({**OURS, **overrides}, spec_root(), planning=True)
 
 
-METRIC = "metrics: {%s: {library: plugin, function: '%s', variant: x, higher_is_better: true, class: fidelity, needs: nothing}}"
+METRIC = (
+    "metrics: {%s: {library: plugin, function: '%s', variant: x, higher_is_better: true, class: fidelity, "
+    "needs: nothing}}"
+)
 
 
 def test_planning_imports_no_plugin():

@@ -103,8 +103,11 @@ def _plugin(function: str, arguments: dict[str, Any], device: str) -> Metric:
         call = partial(call, **arguments)
     if not callable(call):
         raise TypeError(f"{function}: expected a metric to call, got {type(call).__name__}; name a function")
-    parameters = inspect.signature(getattr(call, "forward", call)).parameters
-    named = {"reference", "distorted"} <= parameters.keys()
+    try:
+        parameters = set(inspect.signature(getattr(call, "forward", call)).parameters)
+    except ValueError:  # of what is not written in Python
+        parameters = set()
+    named = {"reference", "distorted"} <= parameters
 
     def metric(distorted: Tensor, reference: Tensor) -> Tensor:
         try:
@@ -292,7 +295,7 @@ def _score_all(
         joblib.delayed(_score_chunk)(metrics, batch_size, chunk) for chunk in _chunks(inputs, roles)
     )
     parts = []
-    with tqdm(total=total, desc="baselines", unit="image") as progress:
+    with tqdm(total=total, desc="scores", unit="image") as progress:
         for part in results:
             parts.append(part)
             progress.update(part["image_id"].nunique())

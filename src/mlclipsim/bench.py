@@ -25,6 +25,7 @@ from mlclipsim.provenance import Record
 from mlclipsim.report.style import label
 from mlclipsim.report.tables import table_2
 from mlclipsim.report.tables.writer import number, write_csv
+from mlclipsim.usage import UsageError
 
 __all__ = ["Verdict", "judge"]
 
@@ -129,7 +130,7 @@ def judge(
         batch_size: images of one reference at a time; None: as the run's baselines had.
 
     Raises:
-        UsageError: no such callable.
+        UsageError: no such callable, or the working directory is not the one that holds ``results``.
         ArtifactError: the run is not finished, or its files are others than its own metrics were judged on.
         ValueError: what it returns is not one score per image.
     """
@@ -141,8 +142,10 @@ def judge(
     entry["variant"] = f"sha256:{entry['plugin']['sha256'][:8]}"
     plugins.load(named)  # before the run's files are hashed
     found = provenance.lineage(run)
+    if found.base != Path.cwd():  # records name files from there, this one's too
+        raise UsageError(f"{run} is of another project; run this in its folder, {found.base}")
     records = {record.step: record for record in found.records}
-    contest, scored = (_inputs(step, records, found.base, run) for step in ("preference", "baselines"))
+    contest, scored = (_inputs(step, records, run) for step in ("preference", "baselines"))
 
     read = records["baselines"].made_from["spec"]
     spec = {
@@ -181,18 +184,17 @@ def judge(
     return Verdict(named, pairs, rows, standing, comparisons, len(scores), int(scores.isna().sum()))
 
 
-def _inputs(step: str, records: dict[str, Record], base: Path, run: Path) -> dict[str, Any]:
+def _inputs(step: str, records: dict[str, Record], run: Path) -> dict[str, Any]:
     """What a step of the run read, by name, if it still is that."""
     if step not in records:
         raise ArtifactError(f"{run} has no {step} yet; finish the run first: snakemake table_2 --cores all")
     inputs: dict[str, Any] = {}
     for name, files in records[step].made_from["inputs"].items():
-        for file, sha256 in files.items():
-            path = base / file
+        paths = [Path(file) for file in files]
+        for path, sha256 in zip(paths, files.values(), strict=True):
             if not path.is_file() or sha256_of(path) != sha256:
                 raise ArtifactError(
-                    f"{file} is not what the metrics of {run} were judged on; run the workflow again"
+                    f"{path} is not what the metrics of {run} were judged on; run the workflow again"
                 )
-        paths = [base / file for file in files]
         inputs[name] = paths if len(paths) > 1 else paths[0]
     return inputs

@@ -1,8 +1,10 @@
-"""A plug-in's metric, family, machine and encoder in the whole line, really run (preset `ci`)."""
+"""The example of docs/extending.md in the workflow."""
 
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 
 from mlclipsim import spec
 
-pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+pytestmark = pytest.mark.workflow
 
 METRIC = "my_plugin.metrics:gradient_error"
 SETTINGS = {
@@ -34,7 +36,24 @@ def setting(project, tmp_path) -> Path:
     return path
 
 
+def test_a_data_set_of_a_plugin_has_its_check(project, setting):
+    done = project.snakemake("check_sketches", "--dry-run", "--printshellcmds", "--configfile", str(setting))
+    (command,) = re.findall(r"python -m mlclipsim (check-data .*) 2>&1", done.stdout + done.stderr)
+    assert "my_plugin" in command
+    checked = cli(project, *shlex.split(command))
+    assert checked.returncode == 1
+    assert "data/sketches is not there; get sketches (needs: a copy of the lab's drive)" in checked.stderr
+
+
+def test_a_missing_plugin_stops_the_workflow_in_one_sentence(project, setting):
+    done = project.snakemake("table_2", "--dry-run", "--config", "plugins=[elsewhere]", check=False)
+    assert done.returncode == 1
+    assert "`plugins`: there is no module 'elsewhere' in" in done.stdout + done.stderr
+
+
+@pytest.mark.slow
 def test_table_2_has_the_row_of_a_plugin(project, setting):
+    """Its metric, family, machine and encoder, really run (preset `ci`)."""
     project.snakemake("table_2", "--cores", "2", "--configfile", str(setting))
     run = project.root / "results/ci/scene-clip-shallow"
     table = pd.read_csv(run / "tables/table_2.csv")
@@ -51,7 +70,8 @@ def test_table_2_has_the_row_of_a_plugin(project, setting):
     assert "patchwork" in set(pd.read_parquet(votes)["voter"])
 
     # The same function from the command line: the same rows, whatever it is called.
-    done = bench(project, METRIC, "--lower-is-better")
+    done = cli(project, "bench", METRIC, "--lower-is-better", "--run", "results/ci/scene-clip-shallow")
+    assert done.returncode == 0, done.stderr
     folder = project.root / "results/ci/bench/scene-clip-shallow/my_plugin.metrics.gradient_error"
     named = ["metric", "variant", "class"]
     again = pd.read_csv(folder / "table_2.csv").drop(columns=named)
@@ -59,8 +79,7 @@ def test_table_2_has_the_row_of_a_plugin(project, setting):
     assert "PSNR" in done.stdout
     assert "no difference shown" in done.stdout
 
-    # Its code is part of what its steps depend on: all that the package names is made again, votes of
-    # machines included, but no reference.
+    # Its code is part of what its steps depend on: all that the package names is made again, no reference is.
     with (project.root / "tests/example/my_plugin/metrics.py").open("a") as file:
         file.write("# another word\n")
     jobs = project.jobs("table_2", "--configfile", str(setting))
@@ -68,11 +87,6 @@ def test_table_2_has_the_row_of_a_plugin(project, setting):
     assert "references" not in jobs
 
 
-def bench(project, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mlclipsim", "bench", *arguments]
-    run = ["--run", "results/ci/scene-clip-shallow"]
-    done = subprocess.run(
-        [*command, *run], cwd=project.root, env=project.variables(), text=True, capture_output=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done
+def cli(project, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mlclipsim", *arguments]
+    return subprocess.run(command, cwd=project.root, env=project.variables(), text=True, capture_output=True)
