@@ -24,6 +24,7 @@ from mlclipsim import fit
 from mlclipsim.artifacts import ArtifactError, read_json, read_table, write_json, write_table
 from mlclipsim.benchmarks import consensus, statistics
 from mlclipsim.benchmarks.consensus import credit, preference
+from mlclipsim.pcmp.labels import mean, soft_label
 from mlclipsim.randomness import derive_seed, generator
 
 __all__ = [
@@ -81,9 +82,7 @@ class Jury:
             [part[..., mask] for part, mask in zip(parts, masks, strict=True)]
             for parts in (self.votes, self.tasks, self.families)
         )
-        label = np.stack(
-            [consensus.soft_label(*args) for args in zip(votes, tasks, families, strict=True)], axis=1
-        )
+        label = np.stack([soft_label(*args) for args in zip(votes, tasks, families, strict=True)], axis=1)
         return Jury(np.where(np.isfinite(self.label), label, np.nan), votes, tasks, families)
 
     def per_fold(self, ceiling: Callable[..., np.ndarray]) -> np.ndarray:
@@ -120,7 +119,7 @@ class Slice:
         columns = []
         for entrant in entrants:
             earn = entrant.unseen if self.unseen and entrant.unseen else entrant.credits
-            columns.append(consensus.mean(np.where(self.mask, earn(self.jury), np.nan)))
+            columns.append(mean(np.where(self.mask, earn(self.jury), np.nan)))
         return np.stack(columns, axis=1)
 
 

@@ -14,7 +14,8 @@ from matplotlib.patches import Rectangle
 
 from mlclipsim.artifacts import ArtifactError, read_table
 from mlclipsim.benchmarks import statistics
-from mlclipsim.benchmarks.consensus import mean, preference
+from mlclipsim.benchmarks.consensus import preference
+from mlclipsim.pcmp.labels import mean
 from mlclipsim.report.style import COLOURS, Millimetres, label, page, tidy_axes
 from mlclipsim.report.tables.writer import number, write_csv
 
