@@ -163,7 +163,9 @@ def _sha256(module: str) -> str:
 
 
 def _package(folder: Path) -> Iterator[Path]:
-    """The files of a package, without its catalog, which steps read entry by entry."""
+    """The files of a package, but for hidden and compiled ones; its catalog is read entry by entry."""
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts and path != folder / _CATALOG:
+        parts = path.relative_to(folder).parts
+        made = any(part.startswith(".") or part == "__pycache__" for part in parts)
+        if path.is_file() and not made and path != folder / _CATALOG:
             yield path

@@ -566,7 +566,6 @@ def _catalogs(
 
     ``distortions`` holds only those of plug-ins; those of the package, ``families``, are in no catalog.
     """
-    files = {catalog: root / "config" / "catalog" / f"{catalog}.yaml" for catalog in CATALOGS}
     catalogs: dict[str, dict[str, Any]] = {"distortions": {}}
     problems: list[str] = []
     origin = {("distortions", name): "the package" for name in families}
@@ -585,8 +584,8 @@ def _catalogs(
             except UsageError as error:
                 problems.append(f"{where}: {name!r}: {error}")
 
-    for catalog, path in files.items():
-        add(catalog, read_yaml(path), f"catalog/{catalog}.yaml")
+    for catalog in CATALOGS:
+        add(catalog, read_yaml(root / "config" / "catalog" / f"{catalog}.yaml"), f"catalog/{catalog}.yaml")
     for module in modules if isinstance(modules, list) else ():
         try:
             path = plugins.catalog(str(module))

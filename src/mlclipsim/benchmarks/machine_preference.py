@@ -200,12 +200,21 @@ def challenge(
     Returns:
         Its rows of table_2; the entrants' rows of the primary slice; and the newcomer against each entrant
         that ours is compared with, paired, in the primary slice, Holm's correction over all of one group.
+
+    Raises:
+        ValueError: the run has no primary slice.
     """
+    slices = list(spec.get("benchmark", {}).get("slices") or SLICES)
+    if PRIMARY_SLICE not in slices:
+        raise ValueError(
+            f"expected benchmark.slices with {PRIMARY_SLICE}, in which metrics are compared, got {slices}; "
+            "add it and run the workflow again"
+        )
     contest = _contest(spec, inputs)
     (newcomer,) = of_scores(contest.test, scores)
     own, standing, compared = [], [], []
-    for group, slices in contest.slices.items():
-        for part in slices:
+    for group, parts in contest.slices.items():
+        for part in parts:
             own += contest.rows(group, part, [newcomer])
             standing += contest.rows(group, part, contest.entrants) if part.name == PRIMARY_SLICE else []
         compared += contest.compare(group, [newcomer, *contest.entrants])
