@@ -75,7 +75,8 @@ def test_table_2_has_the_row_of_a_plugin(project, setting):
     folder = project.root / "results/ci/bench/scene-clip-shallow/my_plugin.metrics.gradient_error"
     named = ["metric", "variant", "class"]
     again = pd.read_csv(folder / "table_2.csv").drop(columns=named)
-    pd.testing.assert_frame_equal(again, of_metric[again.columns].reset_index(drop=True))
+    expected = of_metric[again.columns].reset_index(drop=True)
+    pd.testing.assert_frame_equal(again, expected, check_dtype=False)  # counts beside rows that have none
     assert "PSNR" in done.stdout
     assert "no difference shown" in done.stdout
 
