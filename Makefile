@@ -17,7 +17,7 @@ BIN    := .venv/bin
 READY  := .venv/.ready$(if $(SLURM),-slurm)
 SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake
 
-.PHONY: help reproduce setup test test-quick check-results bench bench-metric lock lint clean
+.PHONY: help reproduce setup test test-quick check-results bench bench-metric docs lock lint clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,10 @@ bench: $(READY)  ## time and size of a clean run, overhead of the workflow, time
 
 bench-metric: $(READY)  ## cost of the metric beside its bare encoder and beside LPIPS, DISTS, MS-SSIM, VIF
 	@$(BIN)/python tests/bench_metric.py
+
+docs: $(READY)  ## the documentation as a site, in build/site (it searches only when served: mkdocs serve)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "== docs: build/site/index.html"
 
 lock: .uv/bin/uv  ## resolve the dependencies anew
 	.uv/bin/uv pip compile pyproject.toml --all-extras --generate-hashes --override overrides.txt \

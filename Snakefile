@@ -12,7 +12,7 @@ from snakemake.utils import min_version
 min_version("9.10")
 
 try:
-    from mlclipsim import spec, steps
+    from mlclipsim import forecast, spec, steps
 except ImportError:
     raise WorkflowError(
         "the package is not installed here; run `make reproduce`, or snakemake of its environment"
@@ -31,6 +31,8 @@ spec.export_environment(plan)
 
 onstart:
     plan.require_files()
+    # No text, only for whoever shows the progress (src/mlclipsim/progress.py).
+    logger.info(None, extra={"expected_seconds": forecast.seconds_per_job(plan)})
 
 
 wildcard_constraints:

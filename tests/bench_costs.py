@@ -1,4 +1,4 @@
-"""What networks and metrics cost on this machine: the figures of config/costs.yaml, for `mlclipsim plan`.
+"""What networks, metrics and codecs cost on this machine: config/costs.yaml, for `mlclipsim plan`.
 
 Processor time on one thread, so that other programs do not count; multiply-accumulates by torch's counter.
 Networks whose weights are not here are counted, not timed. Prints YAML of all, or of those named.
@@ -14,6 +14,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mlclipsim import baselines, pretrained, spec
+from mlclipsim.compression import codecs
+from mlclipsim.compression.classical import ClassicalCodec
+from mlclipsim.compression.coding import qualities
 from mlclipsim.machines import load
 from mlclipsim.machines.builders import BUILDERS
 from mlclipsim.metric import MLCLIPSim
@@ -29,7 +32,8 @@ def main() -> None:
     torch.backends.mha.set_fastpath_enabled(False)  # whose products the counter does not see
     plan = spec.load({"preset": "local"}, planning=True)
     wanted = sys.argv[1:]
-    for catalog, measure in (("machines", machine), ("encoders", encoder), ("metrics", metric)):
+    measures = {"machines": machine, "encoders": encoder, "metrics": metric, "codecs": codec}
+    for catalog, measure in measures.items():
         print(f"{catalog}:")
         for name in plan.catalogs[catalog]:
             entry = plan.metric(name) if catalog == "metrics" else plan.entry(catalog, name)
@@ -75,6 +79,35 @@ def metric(name: str, entry: dict) -> dict[str, float]:
         milliseconds.append(timed(lambda: call(x, y)) / BATCH)  # noqa: B023 - called at once
     slope = (milliseconds[1] - milliseconds[0]) / (SIDES[1] ** 2 - SIDES[0] ** 2) * 1e6
     return {"ms": max(0.0, milliseconds[0] - slope * SIDES[0] ** 2 / 1e6), "ms_per_megapixel": slope}
+
+
+def codec(name: str, entry: dict) -> dict[str, float]:
+    """Of a megapixel: coding and decoding, at the middle of its qualities, and a training step."""
+    quality = qualities(entry)[len(qualities(entry)) // 2]
+    side = 192  # of whole strides
+    image = torch.randint(0, 256, (side, side, 3), dtype=torch.uint8).numpy()
+    if entry["library"] == "pillow":
+        coder = ClassicalCodec(entry["model"], quality)
+        return {"code_ms_per_megapixel": timed(lambda: coder.decode(coder.encode(image))) / side**2 * 1e6}
+    channels = entry.get("channels") or codecs.cfgs[entry["model"]][quality]
+    model = codecs.build(entry["model"], channels)
+    codecs.update_tables(model)
+    learned = codecs.LearnedCodec(model)
+    found = {"code_ms_per_megapixel": timed(lambda: learned.decode(learned.encode(image))) / side**2 * 1e6}
+    criterion = codecs.RateDistortionLoss(lmbda=0.01, metric="mse")
+    optimiser = torch.optim.Adam(p for n, p in model.named_parameters() if not n.endswith(".quantiles"))
+    batch = torch.rand(2, 3, side, side)
+
+    def step() -> None:
+        with torch.inference_mode(False):
+            optimiser.zero_grad()
+            criterion(model.train()(batch), batch)["loss"].backward()
+            optimiser.step()
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(batch)
+    found["gmacs_per_megapixel"] = counter.get_total_flops() / 2e9 / (2 * side**2) * 1e6
+    return found | {"train_ms_per_megapixel": timed(step) / (2 * side**2) * 1e6}
 
 
 def size(network: torch.nn.Module, run: Callable[[], object]) -> dict[str, float]:

@@ -71,6 +71,7 @@ def test_in_words():
     assert citations.in_words("russakovsky2015imagenet") == (
         "Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, 2015"
     )
+    assert citations.in_words("balle2018hyperprior").startswith("Ballé et al., Variational")
 
 
 def test_the_command_line_writes_a_file(in_the_project, tmp_path):

@@ -1,4 +1,4 @@
-"""What the documentation shows is run: the Python blocks of docs/metric.md and README.md, and doctests."""
+"""What the documentation shows is run: the Python blocks of its pages, and doctests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 
 
-@pytest.mark.parametrize("page", ["docs/metric.md", "README.md"])
+@pytest.mark.parametrize("page", ["docs/metric.md", "docs/faq.md", "README.md"])
 def test_python_blocks_run_one_after_another(page: str) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.M)
     assert blocks

@@ -10,6 +10,7 @@ import pytest
 
 from mlclipsim import spec
 from mlclipsim.spec import ConfigError, canonical, load, merge
+from mlclipsim.steps import STEPS
 
 
 def problems(**overrides) -> list[str]:
@@ -286,11 +287,25 @@ def changed(**overrides) -> set[str]:
         ({"encoder": "scene-clip-resnet"}, set()),
         ({"fit": {"bootstrap": 3}}, set()),
         ({"threads": 3, "workers": 5, "batch_size": 8}, set()),
-        ({"style": {"dpi": 100}, "run": "mine"}, set()),
+        ({"style": "ieee", "run": "mine"}, set()),
     ],
 )
 def test_a_key_moves_exactly_what_depends_on_it(overrides, expected):
     assert changed(**overrides) == expected
+
+
+def test_a_style_changes_the_figures_and_nothing_else():
+    plain, other = (
+        load({"preset": "ci"}, planning=True),
+        load({"preset": "ci", "style": "ieee"}, planning=True),
+    )
+    changed = {step for step in STEPS if plain.text(step) != other.text(step)}
+    assert changed - {"record"} == {step for step in STEPS if step.startswith("figure_")}
+    assert json.loads(other.text("figure_3"))["style"]["column_mm"] == 88.9
+    assert problems(preset="ci", style="iee") == [
+        "`style`: 'iee' is unknown; did you mean 'ieee'? (config/catalog/styles.yaml)"
+    ]
+    assert "`style` is {'dpi': 100}, expected string" in problems(preset="ci", style={"dpi": 100})
 
 
 def test_slices_hold_catalog_entries_and_nothing_of_the_machine(tmp_path):

@@ -8,6 +8,7 @@ has none.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,14 @@ def in_words(key: str) -> str:
     fields = dict(re.findall(r"^  (\w+) = \{(.*)\},$", bibliography()[key], re.MULTILINE))
     first, *others = fields["author"].split(" and ")
     words = [first.partition(",")[0] + " et al." * bool(others), fields["title"], fields.get("year", "")]
-    return re.sub(r"[{}]", "", ", ".join(filter(None, words)))
+    accented = re.sub(r"\\(['\"])(\w)", _accented, ", ".join(filter(None, words)))
+    return re.sub(r"[{}]", "", accented)
+
+
+def _accented(found: re.Match[str]) -> str:
+    """TeX's ``\\'e`` as the letter that it is."""
+    mark = {"'": "\N{COMBINING ACUTE ACCENT}", '"': "\N{COMBINING DIAERESIS}"}[found[1]]
+    return unicodedata.normalize("NFC", found[2] + mark)
 
 
 def _with_version(entry: str, version: str | None) -> str:

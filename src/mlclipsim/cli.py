@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mlclipsim import steps
+from mlclipsim import plugins, steps
 from mlclipsim.usage import UsageError
 
 __all__ = ["main"]
@@ -124,8 +124,24 @@ def _parser() -> argparse.ArgumentParser:
     _configurable(command)
     command.set_defaults(call=_fetch)
 
+    command = commands.add_parser("bench", help="judge a metric of yours on the test pairs of a finished run")
+    command.add_argument("metric", metavar="MODULE:NAME", help="(reference, distorted) -> a score per image")
+    command.add_argument("--lower-is-better", action="store_true", help="of a distance")
+    command.add_argument(
+        "--run",
+        type=Path,
+        default=Path("results/embedded/default"),
+        metavar="FOLDER",
+        help="results/<preset>/<run> (default: %(default)s)",
+    )
+    command.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="default: results/<preset>/bench/<run>/<metric>"
+    )
+    command.add_argument("--batch-size", type=int, metavar="N", help="images at a time (default: the run's)")
+    command.set_defaults(call=_bench)
+
     command = commands.add_parser("check-data", help="say what of a data set is missing or damaged")
-    command.add_argument("name", help="of the catalog, config/catalog/datasets.yaml")
+    command.add_argument("name", help="of the catalog, config/catalog/datasets.yaml, or a plug-in's")
     _configurable(command)
     command.set_defaults(call=_check_data)
 
@@ -294,6 +310,7 @@ def _step(arguments: argparse.Namespace) -> None:
     inputs = _paths("--input", arguments.input, step.lists)
     outputs = _paths("--output", arguments.output, frozenset())
     _limit(int(spec.get("threads", 1)), arguments.gpus)
+    plugins.verify(spec)
 
     started = time.time()
     function = steps.function(arguments.step)
@@ -479,6 +496,25 @@ def _metrics(_: argparse.Namespace) -> None:
     from mlclipsim import listing
 
     print(listing.metrics())
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    if arguments.batch_size is not None and arguments.batch_size < 1:
+        raise UsageError(f"expected --batch-size of 1 or more, got {arguments.batch_size}; 64 is usual")
+    _limit(1, 0)
+    from mlclipsim import bench
+
+    run, named = arguments.run, arguments.metric
+    output = arguments.output or run.parent / "bench" / run.name / named.replace(":", ".")
+    verdict = bench.judge(
+        named,
+        run,
+        output,
+        higher_is_better=not arguments.lower_is_better,
+        batch_size=arguments.batch_size,
+    )
+    print(verdict.as_text())
+    print(f"\n{output}: table_2.csv, comparisons.csv, scores.parquet")
 
 
 def _plan(arguments: argparse.Namespace) -> None:

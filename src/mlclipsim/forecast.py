@@ -17,13 +17,17 @@ from mlclipsim import fetch, pretrained, spec
 from mlclipsim.listing import as_text
 from mlclipsim.steps import STEPS
 
-__all__ = ["Forecast", "StepForecast", "as_table", "forecast"]
+__all__ = ["Forecast", "StepForecast", "as_table", "duration", "forecast", "seconds_per_job"]
 
 _NETWORKS = frozenset(
     {"predictions", "similarities", "channel_similarities", "human_predictions", "human_similarities"}
 )
 _HOLDS = ("references", "images", "width", "height")
 _PER_JUDGED = frozenset({"human_images", "human_baselines", "human_predictions", "human_similarities"})
+_BY_NAME = frozenset({"disagreements", "record", "report", "compare"})  # asked for by name, not in `all`
+_TRAININGS = frozenset({"codec_trial", "codec_arm", "codec_check"})
+_CODINGS = frozenset({"codec_choice", "rate_task"})
+_BACKWARD = 2  # passes that a gradient costs beside the forward one
 
 
 @dataclass
@@ -89,6 +93,18 @@ def forecast(plan: spec.Plan, cores: int) -> Forecast:
     """The forecast of everything that ``snakemake`` would make of ``plan`` from nothing."""
     costs = spec.read_yaml(plan.root / "config" / "costs.yaml")
     rate, source = _throughput(plan)
+    steps = _steps(plan, costs, rate)
+    return Forecast(steps, cores, rate, source, _downloads(plan, costs), _untimed(plan, costs))
+
+
+def seconds_per_job(plan: spec.Plan) -> dict[str, float]:
+    """Step -> seconds of one of its jobs on one core, where costs are known."""
+    costs = spec.read_yaml(plan.root / "config" / "costs.yaml")
+    steps = _steps(plan, costs, _throughput(plan)[0])
+    return {step.step: step.cpu_seconds / step.jobs for step in steps if step.measured}
+
+
+def _steps(plan: spec.Plan, costs: dict[str, Any], gpu_gmacs_per_second: float) -> list[StepForecast]:
     own = _own_images(plan, costs)
     pairs = _pairs(plan, costs)
     judged = {name: _judged_images(plan, name) for name in plan.all_judged}
@@ -102,16 +118,21 @@ def forecast(plan: spec.Plan, cores: int) -> Forecast:
         "photographs": plan.config["lit"]["photographs"],
         "judged_by_people": sum(judged[name].images for name in plan.config["human"]["datasets"]),
         "judged_by_machines": sum(judged[name].images for name in plan.config["machine_iqa"]["datasets"]),
+        "metrics": len(plan.config["metrics"]),
+        "codecs": sum(_coders(plan).values()),
     }
-    study = _Study(plan, costs, rate, units)
+    study = _Study(plan, costs, gpu_gmacs_per_second, units)
     runs: dict[str, list[str]] = {
         "fit": plan.encoders,
         "channel_similarities": [plan.encoder],
         "similarities": [tower for tower in towers if tower != plan.encoder],
         "lit_encoder": lit,
+        **_codec_jobs(plan),
     }
     steps = []
     for step in STEPS:
+        if step in _BY_NAME:
+            continue
         if step in _PER_JUDGED:
             of_two = [plan.encoder, plan.untrained] if step == "human_similarities" else [None]
             parts = [(images, tower) for images in judged.values() for tower in dict.fromkeys(of_two)]
@@ -119,7 +140,7 @@ def forecast(plan: spec.Plan, cores: int) -> Forecast:
             parts = [(own, tower) for tower in runs.get(step, [None])]
         if parts:
             steps.append(_sum([_step(study, step, images, tower) for images, tower in parts]))
-    return Forecast(steps, cores, rate, source, _downloads(plan, costs), _untimed(plan, costs))
+    return steps
 
 
 def _throughput(plan: spec.Plan) -> tuple[float, str]:
@@ -166,13 +187,17 @@ def _judged_images(plan: spec.Plan, name: str) -> _Images:
     return _Images(holds["references"], holds["images"], holds["images"], pixels / 1e6)
 
 
-def _step(study: _Study, step: str, images: _Images, tower: str | None) -> StepForecast:
-    """One job of ``step`` on a set of images; ``tower`` is the encoder that it runs or is about."""
+def _step(study: _Study, step: str, images: _Images, subject: str | None) -> StepForecast:
+    """One job of ``step`` on a set of images; ``subject`` is the encoder or the arm that it is about."""
     plan, costs = study.plan, study.costs
     made = StepForecast(step, jobs=1, cpu_seconds=costs["job_seconds"])
     if STEPS[step].report:
         made.cpu_seconds, made.bytes = costs["report"]["seconds"], costs["report"]["bytes"]
         return made
+    if step in _TRAININGS:
+        return _training(study, made, str(subject))
+    if step in _CODINGS:
+        return _coding(study, made)
     cost = costs["steps"].get(step)
     if cost is None:
         made.measured = False
@@ -181,7 +206,7 @@ def _step(study: _Study, step: str, images: _Images, tower: str | None) -> StepF
     seen = images.references + images.images
     decode = images.megapixels * costs["decode_ms_per_megapixel"] / 1e3
     if step in _NETWORKS:
-        networks = [tower] if tower else plan.voters
+        networks = [subject] if subject else plan.voters
         made.items = made.passes = seen * len(networks)
         made.cpu_seconds += seen * (decode + sum(_pass_ms(costs, name) for name in networks) / 1e3)
         gmacs = sum(_cost(costs, name).get("gmacs", 0.0) for name in networks)
@@ -198,6 +223,108 @@ def _step(study: _Study, step: str, images: _Images, tower: str | None) -> StepF
     size = cost.get("bytes", 0) + cost.get("bytes_per_megapixel", 0) * images.megapixels
     made.bytes = made.items * size
     return made
+
+
+def _codec_jobs(plan: spec.Plan) -> dict[str, list[str]]:
+    """Step -> the arm of each of its jobs; where trained codecs ship, one is trained again as a check."""
+    compression, arms = plan.config["compression"], plan.trained_arms
+    trains = plan.trains_codecs
+    each = len(compression["points"]) * compression["seeds"]
+    return {
+        "codec_trial": [arm for arm in arms for _ in compression["rhos"]] if trains else [],
+        "codec_choice": arms if trains else [],
+        "codec_arm": [arm for arm in arms for _ in range(each)] if trains else [],
+        "codec_manifest": [""] if trains else [],
+        "codec_check": [] if trains else [compression["check"]["arm"]],
+    }
+
+
+def _coders(plan: spec.Plan) -> dict[str, int]:
+    """Codec -> at how many qualities and from how many trainings it codes the test images."""
+    compression, catalog = plan.config["compression"], plan.catalogs["codecs"]
+    trained = len(plan.trained_arms) * len(compression["points"]) * compression["seeds"]
+    return {compression["codec"]: len(catalog[compression["codec"]]["points"]) + trained} | {
+        name: len(catalog[name]["qualities"]) for name in plan.config["rate_task"]["codecs"]
+    }
+
+
+def _training(study: _Study, made: StepForecast, arm: str) -> StepForecast:
+    """One training: the codec forward and backward, the arm's network with it, and the validations.
+
+    A network sees each original once, and the reconstructions forward and backward.
+    """
+    plan, costs, compression = study.plan, study.costs, study.plan.config["compression"]
+    codec = costs["codecs"].get(compression["codec"])
+    if codec is None:
+        made.measured = False
+        return made
+    validated = compression["validations"] * sum(compression["validation"].values())
+    trained = compression["steps"] * compression["batch"] * compression["mosaic"] ** 2
+    originals = sum(compression["train"].values()) + sum(compression["validation"].values())
+    megapixels = plan.config["references"]["size"] ** 2 / 1e6
+    network = {"deep_features": plan.config["feature_network"], "task_kl": compression["teacher"]}.get(
+        arm, plan.encoder if arm not in ("mse", "ms_ssim") else None
+    )
+    passes = {compression["teacher"]: validated}
+    if network:
+        seen = trained * (1 + _BACKWARD) + originals + validated
+        passes[network] = passes.get(network, 0) + seen
+    made.unit, made.items, made.passes = "training steps", compression["steps"], sum(passes.values())
+    coded = trained + validated / (1 + _BACKWARD)
+    milliseconds = coded * megapixels * codec["train_ms_per_megapixel"]
+    if arm == "ms_ssim":
+        each = _ms(costs["metrics"]["ms_ssim"], megapixels)
+        milliseconds += (trained * (1 + _BACKWARD) + validated) * each
+    milliseconds += sum(number * _pass_ms(costs, name) for name, number in passes.items())
+    gmacs = coded * megapixels * (1 + _BACKWARD) * codec["gmacs_per_megapixel"]
+    gmacs += sum(number * _cost(costs, name).get("gmacs", 0.0) for name, number in passes.items())
+    made.gpu_seconds = made.cpu_seconds + gmacs / study.gpu_gmacs_per_second
+    made.cpu_seconds += milliseconds / 1e3
+    made.bytes = codec.get("bytes", 0)
+    return made
+
+
+def _coding(study: _Study, made: StepForecast) -> StepForecast:
+    """Images through codecs, into bitstreams and back, and what they decode through the judges."""
+    plan, costs, compression = study.plan, study.costs, study.plan.config["compression"]
+    if made.step == "rate_task":
+        coders, judges = _coders(plan), plan.judges["test"]
+        sets = [
+            (*_coded_images(plan, images), images["tasks"]) for images in plan.config["rate_task"]["images"]
+        ]
+    else:
+        trials = len(compression["rhos"]) + len(plan.catalogs["codecs"][compression["codec"]]["points"])
+        coders, judges = {compression["codec"]: trials}, plan.judges["validation"]
+        count, megapixels = (
+            sum(compression["trial_images"].values()),
+            plan.config["references"]["size"] ** 2 / 1e6,
+        )
+        sets = [(count, megapixels, ["classification", "detection", "segmentation"])]
+    if not coders.keys() <= costs["codecs"].keys():
+        made.measured = False
+        return made
+    made.unit = "codings"
+    per_megapixel = sum(
+        number * costs["codecs"][name]["code_ms_per_megapixel"] for name, number in coders.items()
+    )
+    decode = costs["decode_ms_per_megapixel"]
+    for count, megapixels, tasks in sets:
+        judging = [name for name in judges if plan.entry("machines", name)["task"] in tasks]
+        predicted = count * (sum(coders.values()) + 1)
+        made.items += count * sum(coders.values())
+        made.passes += predicted * len(judging)
+        made.cpu_seconds += count * megapixels * (per_megapixel + decode) / 1e3
+        made.cpu_seconds += predicted * sum(_pass_ms(costs, name) for name in judging) / 1e3
+    made.bytes = made.items * costs["bytes_per_coding"]
+    return made
+
+
+def _coded_images(plan: spec.Plan, images: dict[str, Any]) -> tuple[int, float]:
+    """How many images a set of the rate-task study has, and megapixels of each."""
+    if images["source"] in ("scenes", plan.config["references"]["source"]):
+        return images["count"], plan.config["references"]["size"] ** 2 / 1e6
+    holds = plan.catalogs["datasets"][images["source"]].get("holds") or dict.fromkeys(_HOLDS, 0)
+    return images["count"] or holds["images"], holds["width"] * holds["height"] / 1e6
 
 
 def _ms(cost: dict[str, float], megapixels: float) -> float:
@@ -231,7 +358,7 @@ def _sum(parts: list[StepForecast]) -> StepForecast:
 
 
 def _downloads(plan: spec.Plan, costs: dict[str, Any]) -> dict[str, float]:
-    named = [("encoders", name) for name in plan.encoders] + [("machines", name) for name in plan.voters]
+    named = [("encoders", name) for name in plan.encoders] + [("machines", name) for name in _machines(plan)]
     return {
         name: 4e6 * _cost(costs, name).get("megaparameters", math.nan)  # of float32
         for catalog, name in named
@@ -240,8 +367,15 @@ def _downloads(plan: spec.Plan, costs: dict[str, Any]) -> dict[str, float]:
     }
 
 
+def _machines(plan: spec.Plan) -> list[str]:
+    """All that a run needs: voters, judges of codecs, and what codecs are trained by."""
+    judges = [name for group in plan.judges.values() for name in group]
+    teacher = plan.config["compression"]["teacher"]
+    return list(dict.fromkeys([*plan.voters, *judges, *plan.feature_networks, teacher]))
+
+
 def _untimed(plan: spec.Plan, costs: dict[str, Any]) -> list[str]:
-    networks = [name for name in [*plan.encoders, *plan.voters] if not _cost(costs, name)]
+    networks = [name for name in [*plan.encoders, *_machines(plan)] if not _cost(costs, name)]
     datasets = [name for name in plan.all_judged if "holds" not in plan.catalogs["datasets"][name]]
     metrics = [name for name in plan.config["metrics"] if name not in costs["metrics"]]
     return networks + datasets + [name for name in metrics if not _cost(costs, _network_of(plan, name))]
@@ -274,8 +408,8 @@ def as_table(plan: spec.Plan, found: Forecast) -> str:
     without = [step for step in found.steps if step.gpu_seconds is None]
     on_gpu = max(total.gpu_seconds or 0.0, sum(step.cpu_seconds for step in without) / found.cores)
     notes = [
-        f"Preset {plan.preset}, run {plan.run}: {_duration(found.seconds)} on {found.cores} cores, "
-        f"{_duration(on_gpu)} with a GPU as well.",
+        f"Preset {plan.preset}, run {plan.run}: {duration(found.seconds)} on {found.cores} cores, "
+        f"{duration(on_gpu)} with a GPU as well.",
         f"Costs by config/costs.yaml; a GPU does {found.gpu_gmacs_per_second:,.0f} GMAC/s ({found.source}).",
     ]
     if found.downloads:
@@ -301,8 +435,8 @@ def _row(step: StepForecast) -> tuple[str, ...]:
         str(step.jobs),
         f"{step.items:,} {step.unit.replace('_', ' ')}" if step.items else "",
         f"{step.passes:,}" if step.passes else "",
-        _duration(step.cpu_seconds) if step.measured else "no costs",
-        _duration(step.gpu_seconds) if step.gpu_seconds is not None else "",
+        duration(step.cpu_seconds) if step.measured else "no costs",
+        duration(step.gpu_seconds) if step.gpu_seconds is not None else "",
         _size(step.bytes) if step.bytes else "",
     )
 
@@ -322,7 +456,8 @@ def _aligned(rows: list[tuple[str, ...]]) -> str:
     )
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """``3.2 min``: in the largest unit of which there are at least one and a half."""
     for unit, size in (("days", 86_400), ("h", 3600), ("min", 60)):
         if seconds >= 1.5 * size:
             return f"{seconds / size:.1f} {unit}"

@@ -56,7 +56,7 @@ def files(entry: dict[str, Any]) -> dict[str, Path | None]:
     if "library" in entry:
         return {name: _existing(hub_folder() / name) for name in entry.get("files") or {}}
     place = entry.get("weights") or entry.get("checkpoint")
-    if not place:
+    if not place or (entry.get("builder") == "plugin" and not _is_path(place)):
         return {}
     if is_fetched(entry):
         find = _TAGGED[entry["builder"]]

@@ -27,10 +27,12 @@ from typing import Any
 import jsonschema
 import yaml
 
+from mlclipsim import plugins
 from mlclipsim.places import locate
 from mlclipsim.usage import UsageError
 
 __all__ = [
+    "CATALOGS",
     "ConfigError",
     "Plan",
     "canonical",
@@ -41,7 +43,7 @@ __all__ = [
     "read_yaml",
 ]
 
-CATALOGS = ("codecs", "datasets", "encoders", "machines", "metrics")
+CATALOGS = ("codecs", "datasets", "encoders", "machines", "metrics", "styles")
 # How fast a step runs, not what it studies: not in digests (changing one reruns a step in place).
 EXECUTION = frozenset({"threads", "batch_size", "cache"})
 # Keys of catalog entries that no step reads: completing a reference, or another address, makes nothing again.
@@ -161,16 +163,11 @@ def load(
         path.name.split(".")[0]: json.loads(path.read_text())
         for path in (root / "workflow" / "schemas").glob("*")
     }
-    problems += _schema_problems(config, schemas["config"])
-    catalogs: dict[str, dict[str, Any]] = {}
-    for catalog in CATALOGS:
-        catalogs[catalog] = _catalog(root, catalog, config)
-        problems += [
-            f"catalog/{catalog}.yaml: {text}"
-            for text in _schema_problems(catalogs[catalog], schemas[catalog])
-        ]
-    catalogs["encoders"] |= _controls(catalogs["encoders"])
-    if problems and _malformed(config, preset):
+    families = schemas["config"]["properties"]["pcmp"]["properties"]["families"]["items"]["enum"]
+    catalogs, wrong = _catalogs(root, schemas, families, config)
+    families += catalogs["distortions"]
+    problems += _schema_problems(config, schemas["config"]) + wrong
+    if wrong or (problems and _malformed(config, preset)):
         raise ConfigError(problems)  # the checks below would trip over values of the wrong type
 
     plan = Plan(root=root, config=config, catalogs=catalogs, preset_encoder=preset["encoder"])
@@ -218,8 +215,8 @@ class Plan:
     @property
     def untrained(self) -> str:
         """The control of the main encoder: the same shape, nothing learned."""
-        trained = self.catalogs["encoders"][self.encoder]["source"] != "untrained"
-        return f"{self.encoder}-untrained" if trained else self.encoder
+        control = _is_untrained(self.catalogs["encoders"][self.encoder])
+        return self.encoder if control else f"{self.encoder}-untrained"
 
     @property
     def voters(self) -> list[str]:
@@ -367,7 +364,10 @@ class Plan:
         encoder = encoder or self.encoder
         judges = "machines" if step == "machine_iqa" else "people"
         selected = _SELECTED[judges]
+        drawn = config["pcmp"]["families"]
+        outside = {name: entry for name, entry in self.catalogs["distortions"].items() if name in drawn}
         resolved = {
+            "pcmp": config["pcmp"] | ({"plugins": outside} if outside else {}),
             "references": config["references"]
             | {"dataset": self.entry("datasets", config["references"]["source"])},
             "encoder": {"name": encoder, "entry": self.entry("encoders", encoder)},
@@ -406,11 +406,13 @@ class Plan:
             "image_size": config["references"]["size"],
             "run": self.run,
             "cache": f"results/{self.preset}/shared/scored",
+            "style": self.entry("styles", config["style"]),
             # what a run is compared with is no setting of its own
             "config": {key: value for key, value in config.items() if key != "compare"},
             "threads": config["workers"] if step in IN_PROCESSES else config["threads"],
         }
-        document = ("preset", "run", "style")
+        document = ("preset", "run")
+        figure = (*document, "style")
         trained = ("codec", "compression", "encoder", "teacher", "feature_network")
         keys: dict[str, tuple[str, ...]] = {
             "references": ("references",),
@@ -438,7 +440,7 @@ class Plan:
             "human_similarities": ("encoder", "batch_size"),
             "human_iqa": ("datasets", "benchmark", "metrics", "votes", "known"),
             "machine_iqa": ("datasets", "benchmark", "metrics", "votes", "known"),
-            "figure_7": (*document, "human", "votes"),
+            "figure_7": (*figure, "human", "votes"),
             "disagreements": ("page", "benchmark", "folds", "encoder"),
             "record": ("config",),
             "compare": ("preset", "compare"),
@@ -454,7 +456,8 @@ class Plan:
             "claims": (*document, "judged_tasks", "marked_judges"),
         }
         common = ("threads",) if step in SEEDLESS else ("seed", "threads")
-        read = {key: resolved.get(key, config.get(key)) for key in (*common, *keys.get(step, document))}
+        others = figure if step.startswith("figure_") else document
+        read = {key: resolved.get(key, config.get(key)) for key in (*common, *keys.get(step, others))}
         return read | item
 
     def text(
@@ -612,6 +615,53 @@ def _schema_problems(value: Any, schema: Mapping[str, Any]) -> list[str]:
     return problems
 
 
+def _catalogs(
+    root: Path, schemas: Mapping[str, Any], families: Iterable[str], config: Mapping[str, Any]
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The catalogs, with what the config and plug-ins add to them, and what is wrong there.
+
+    ``distortions`` holds only those of plug-ins; those of the package, ``families``, are in no catalog.
+    """
+    catalogs: dict[str, dict[str, Any]] = {"distortions": {}}
+    problems: list[str] = []
+    origin = {("distortions", name): "the package" for name in families}
+
+    def add(catalog: str, entries: Any, where: str) -> None:
+        found = _schema_problems(entries, schemas[catalog])
+        problems.extend(f"{where}: {text}" for text in found)
+        held = catalogs.setdefault(catalog, {})
+        for name, entry in entries.items() if isinstance(entries, dict) else ():
+            if first := origin.get((catalog, name)):
+                problems.append(f"{where}: {name!r} is the name of one in {first}; take another")
+                continue
+            origin[catalog, name] = where
+            try:
+                held[name] = entry if found else plugins.stamp(catalog, entry)
+            except UsageError as error:
+                problems.append(f"{where}: {name!r}: {error}")
+
+    for catalog in CATALOGS:
+        add(catalog, _catalog(root, catalog, config), f"catalog/{catalog}.yaml")
+    modules = config["plugins"]
+    for module in modules if isinstance(modules, list) else ():
+        try:
+            path = plugins.catalog(str(module))
+            sections = read_yaml(path)
+        except ConfigError as error:
+            problems += error.problems
+            continue
+        except UsageError as error:
+            problems.append(f"`plugins`: {error}")
+            continue
+        for kind, entries in sections.items():
+            if kind in plugins.KINDS:
+                add(kind, entries or {}, f"{path}: {kind}")
+            else:
+                problems.append(f"{path}: kind {_unknown(kind, plugins.KINDS)}")
+    catalogs["encoders"] |= _controls(catalogs["encoders"])
+    return catalogs, problems
+
+
 def _malformed(config: Mapping[str, Any], template: Mapping[str, Any]) -> bool:
     """Whether some value has another kind than the checked-in one, so that it cannot even be looked into."""
     for key, expected in template.items():
@@ -626,7 +676,7 @@ def _malformed(config: Mapping[str, Any], template: Mapping[str, Any]) -> bool:
                 float,
             }:
                 return True
-        elif isinstance(expected, str) != isinstance(value, str) and key in ("encoder", "source"):
+        elif isinstance(expected, str) != isinstance(value, str) and key in ("encoder", "source", "style"):
             return True
     return any(
         not isinstance(group, list)
@@ -665,6 +715,7 @@ def _name_problems(plan: Plan) -> list[str]:
         ),
         ("rate_task.codecs", "codecs", config["rate_task"]["codecs"]),
         ("rate_task.images", "datasets", [images["source"] for images in config["rate_task"]["images"]]),
+        ("style", "styles", [config["style"]]),
     ]
     problems = [
         f"`{key}`: {_unknown(name, plan.catalogs[catalog])} (config/catalog/{catalog}.yaml)"
@@ -796,19 +847,22 @@ def _judge_problems(plan: Plan) -> list[str]:
     return problems
 
 
+def _is_untrained(encoder: Mapping[str, Any]) -> bool:
+    return encoder["source"] == "untrained" or (encoder["source"] == "plugin" and "seed" in encoder)
+
+
 def _controls(encoders: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """For every encoder the same network with random weights, as an entry of its own."""
     return {
         f"{name}-untrained": {
-            "source": "untrained",
-            "model": entry["model"],
-            "family": entry["family"],
+            "source": "plugin" if "plugin" in entry else "untrained",
+            **{key: entry[key] for key in ("model", "family", "plugin") if key in entry},
             "seed": 0,
         }
         for name, entry in encoders.items()
         if isinstance(entry, dict)
         and {"source", "model", "family"} <= set(entry)
-        and entry["source"] != "untrained"
+        and not _is_untrained(entry)
     }
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mlclipsim.benchmarks import consensus
+from mlclipsim.pcmp.labels import soft_label
 
 NAN = np.nan
 
@@ -15,7 +16,7 @@ def test_soft_label_averages_voters_families_tasks_in_turn():
     tasks = np.array(["c", "c", "c", "d"])
     families = np.array(["x", "x", "y", "z"])
     # row 0: classifiers ((1 + 1)/2 + 0)/2 = .5, detector 0 -> .25; row 1: (1 + 0)/2, the detector abstains
-    np.testing.assert_allclose(consensus.soft_label(votes, tasks, families), [0.25, 0.5, NAN])
+    np.testing.assert_allclose(soft_label(votes, tasks, families), [0.25, 0.5, NAN])
 
 
 def test_credit_by_hand():

@@ -19,7 +19,7 @@ from mlclipsim.report.tables import table_3
 SPEC = {
     "preset": "local",
     "run": "default",
-    "style": {"width_mm": 174.0, "font_size_pt": 8.0, "dpi": 80},
+    "style": {"width_mm": 174.0, "column_mm": 84.0, "font": "DejaVu Sans", "font_size_pt": 8.0, "dpi": 80},
     "human": {"datasets": ["made"]},
     "votes": {"divergence": "kl"},
 }

@@ -16,7 +16,11 @@ from mlclipsim.report import html, page, style
 from mlclipsim.report.tables import writer
 
 HOSTILE = "<script>alert('x')</script><img src=https://evil.example/x.png onerror=alert(1)>\"'&|{{ 7 * 7 }}"
-SPEC = {"preset": "embedded", "run": "default", "style": {"dpi": 60}}
+SPEC = {
+    "preset": "embedded",
+    "run": "default",
+    "style": {"width_mm": 174.0, "column_mm": 84.0, "font": "DejaVu Sans", "font_size_pt": 8.0, "dpi": 60},
+}
 CONFIG = {
     "encoder": "scene-clip",
     "seed": 3,

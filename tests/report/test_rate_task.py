@@ -24,7 +24,7 @@ import invented
 SPEC = {
     "preset": "ci",
     "run": "default",
-    "style": {"dpi": 60},
+    "style": {"width_mm": 174.0, "column_mm": 84.0, "font": "DejaVu Sans", "font_size_pt": 8.0, "dpi": 60},
     "codec": {"name": invented.OURS},
     "marked_judges": {},
     "judged_tasks": {"ann": "classification", "cat": "detection", "dot": "segmentation"},

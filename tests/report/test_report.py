@@ -21,7 +21,7 @@ from mlclipsim.report.tables import table_1, table_2, table_4, table_5, table_7,
 SPEC = {
     "preset": "embedded",
     "run": "default",
-    "style": {"width_mm": 174.0, "font_size_pt": 8.0, "dpi": 100},
+    "style": {"width_mm": 174.0, "column_mm": 84.0, "font": "DejaVu Sans", "font_size_pt": 8.0, "dpi": 100},
 }
 TABLE, FIGURE = ("csv", "md", "tex"), ("pdf", "svg", "png", "csv")
 

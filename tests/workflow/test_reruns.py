@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+from mlclipsim.steps import STEPS
+
 pytestmark = pytest.mark.workflow
 
 SETTING = ("--config", "require_files=false")
@@ -61,6 +63,10 @@ def test_changes_rerun_what_depends_on_them(finished):
         assert project.jobs(*SETTING) == {step: 1}
         project.snakemake("--cores", "1", *SETTING)
     assert project.jobs(*SETTING) == {}
+
+    # Another style: the figures.
+    restyled = project.jobs(*SETTING, "style=ieee")
+    assert restyled == {step: 1 for step in STEPS if step.startswith("figure_")}
 
     # The environment of conda users is no reason to run anything again.
     environment = project.root / "environment.yml"

@@ -3,6 +3,8 @@
 #   snakemake fetch --cores 1 --config preset=paper     all that the preset reads
 #   snakemake fetch_kodak check_kodak --cores 1
 
+CATALOGS = [f"{key}={spec.canonical(config[key])}" for key in ("catalog", "plugins")]  # what adds to them
+
 
 rule fetch:
     log:
@@ -28,9 +30,9 @@ for name in plan.outside:
             "../../environment.yml"
         params:
             name=name,
-            catalog=spec.canonical(config["catalog"]),
+            config=CATALOGS,
         shell:
-            "python -m mlclipsim fetch {params.name:q} --config catalog={params.catalog:q} 2>&1 | tee {log:q}"
+            "python -m mlclipsim fetch {params.name:q} --config {params.config:q} 2>&1 | tee {log:q}"
 
 
 for name in plan.catalogs["datasets"]:
@@ -45,7 +47,6 @@ for name in plan.catalogs["datasets"]:
             "../../environment.yml"
         params:
             name=name,
-            catalog=spec.canonical(config["catalog"]),
+            config=CATALOGS,
         shell:
-            "python -m mlclipsim check-data {params.name:q} --config catalog={params.catalog:q} 2>&1"
-            " | tee {log:q}"
+            "python -m mlclipsim check-data {params.name:q} --config {params.config:q} 2>&1 | tee {log:q}"

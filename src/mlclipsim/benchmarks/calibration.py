@@ -15,9 +15,10 @@ from scipy.special import expit
 
 from mlclipsim.artifacts import write_table
 from mlclipsim.benchmarks import statistics
-from mlclipsim.benchmarks.consensus import credit, mean, preference
+from mlclipsim.benchmarks.consensus import credit, preference
 from mlclipsim.benchmarks.machine_preference import OURS, Jury, of_scores
 from mlclipsim.benchmarks.refit import Study, similarity_differences
+from mlclipsim.pcmp.labels import mean
 
 __all__ = ["calibrate"]
 

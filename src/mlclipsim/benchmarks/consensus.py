@@ -1,5 +1,4 @@
-"""What votes alone can tell: how well voters agree, and what a perfect
-metric could reach on their labels.
+"""What votes alone can tell: how well voters agree, and what a perfect metric could reach on their labels.
 
 Votes are arrays (pairs, voters) of 1 (A is closer to the reference), 0 (B), 1/2 (tie), NaN (the voter
 abstains).
@@ -20,9 +19,7 @@ __all__ = [
     "coin_flip",
     "credit",
     "leave_one_voter_out",
-    "mean",
     "preference",
-    "soft_label",
 ]
 
 

@@ -20,6 +20,7 @@ from mlclipsim import fit
 from mlclipsim.artifacts import ArtifactError, read_json, read_table
 from mlclipsim.benchmarks import consensus, statistics
 from mlclipsim.benchmarks.machine_preference import GROUPS, family_pairs
+from mlclipsim.pcmp.labels import mean
 from mlclipsim.randomness import generator
 
 __all__ = ["Arm", "Labels", "Study", "similarity_differences"]
@@ -224,7 +225,7 @@ class Study:
 
 def _earned(preferred: np.ndarray, label: np.ndarray) -> np.ndarray:
     """Credit per pair, averaged over the folds that have both, (pairs,)."""
-    return consensus.mean(consensus.credit(preferred, label))
+    return mean(consensus.credit(preferred, label))
 
 
 def similarity_differences(pairs: pd.DataFrame, path: Path) -> tuple[list[str], np.ndarray]:

@@ -19,6 +19,7 @@ __all__ = [
     "ARM_STYLES",
     "CLASSES",
     "COLOURS",
+    "LAYOUT_MM",
     "TASKS",
     "VERDICT_COLOURS",
     "VOTER_COLOURS",
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 MM = 1 / 25.4  # inches
+LAYOUT_MM = 174.0  # what figures are laid out for
 
 # Okabe and Ito's palette: told apart with any colour vision, and in grey by lightness. Vermilion is ours
 # alone.
@@ -149,7 +151,9 @@ def footer(spec: dict[str, Any]) -> str:
 
 
 @contextmanager
-def page(spec: dict[str, Any], outputs: dict[str, Path], height_mm: float) -> Iterator[Figure]:
+def page(
+    spec: dict[str, Any], outputs: dict[str, Path], height_mm: float, *, columns: int = 2
+) -> Iterator[Figure]:
     """A figure of the journal's width to draw on; on leaving, the footer is set and pdf, svg and png are
     written.
 
@@ -157,13 +161,16 @@ def page(spec: dict[str, Any], outputs: dict[str, Path], height_mm: float) -> It
     data give the same bytes.
 
     Args:
-        spec: ``preset``, ``run``, and ``style`` with ``width_mm``, ``font_size_pt``, ``dpi``.
+        spec: ``preset``, ``run``, and ``style``, an entry of ``config/catalog/styles.yaml``.
         outputs: paths by format; formats that are not asked for are not written.
+        height_mm: the same in every style: text needs its room below and above however narrow a page is.
+        columns: of the page that it spans, 1 or 2.
     """
-    style = spec.get("style") or {}
-    size = float(style.get("font_size_pt", 8.0))
+    style = spec["style"]
+    size = style["font_size_pt"]
+    width_mm = style["width_mm"] if columns == 2 else style["column_mm"]
     settings: Any = {
-        "font.family": "DejaVu Sans",  # ships with matplotlib: the same letters everywhere
+        "font.family": style["font"],
         "font.size": size - 1,
         "axes.titlesize": size - 1,
         "axes.labelsize": size - 1,
@@ -183,7 +190,7 @@ def page(spec: dict[str, Any], outputs: dict[str, Path], height_mm: float) -> It
         "svg.hashsalt": "mlclipsim",
     }
     with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(float(style.get("width_mm", 174.0)) * MM, height_mm * MM))
+        figure = Figure(figsize=(width_mm * MM, height_mm * MM))
         yield figure
         figure.text(
             0.995,
@@ -192,6 +199,8 @@ def page(spec: dict[str, Any], outputs: dict[str, Path], height_mm: float) -> It
             fontsize=size - 3,
             color="0.45",
             ha="right",
+            va="bottom",
+            wrap=True,
         )
         metadata = {
             "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
@@ -201,15 +210,17 @@ def page(spec: dict[str, Any], outputs: dict[str, Path], height_mm: float) -> It
         for kind, nothing in metadata.items():
             if kind in outputs:
                 with atomic(outputs[kind]) as temporary:
-                    figure.savefig(temporary, format=kind, dpi=float(style.get("dpi", 300)), metadata=nothing)
+                    figure.savefig(temporary, format=kind, dpi=style["dpi"], metadata=nothing)
 
 
 class Millimetres:
-    """Axes at places in mm from the lower left, on a page laid out for 174 mm, scaled to other widths."""
+    """Axes at places in mm from the lower left, on a page of :data:`LAYOUT_MM`; on one of another width they
+    move and stretch sideways.
+    """
 
     def __init__(self, figure: Figure):
         self.figure = figure
-        self.width, self.height = 174.0, 174.0 * figure.get_figheight() / figure.get_figwidth()
+        self.width, self.height = LAYOUT_MM, figure.get_figheight() / MM
 
     def axes(self, x: float, y: float, width: float, height: float) -> Axes:
         wide, high = self.width, self.height

@@ -14,7 +14,8 @@ from matplotlib.patches import Rectangle
 
 from mlclipsim.artifacts import ArtifactError, read_table
 from mlclipsim.benchmarks import statistics
-from mlclipsim.benchmarks.consensus import mean, preference
+from mlclipsim.benchmarks.consensus import preference
+from mlclipsim.pcmp.labels import mean
 from mlclipsim.report.style import COLOURS, Millimetres, label, page, tidy_axes
 from mlclipsim.report.tables.writer import number, write_csv
 
@@ -207,6 +208,6 @@ def _draw_shares(axes: Axes, shares: pd.DataFrame, families: list[str], legend_a
     axes.set_title("share of pairs won", loc="left", color="0.35")
     tidy_axes(axes)
     axes.legend(
-        handles.values(), handles.keys(), loc="upper center", bbox_to_anchor=(0.5, legend_at), ncols=2,
+        handles.values(), handles.keys(), loc="upper right", bbox_to_anchor=(1.06, legend_at), ncols=2,
         borderpad=0, labelspacing=0.35, handlelength=1.4,
     )  # fmt: skip

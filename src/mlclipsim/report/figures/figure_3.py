@@ -29,10 +29,11 @@ def make(spec: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Path])
     columns = min(PER_ROW, len(fits))
     rows = -(-len(fits) // columns)
     top = 1.2 * max(frame["share"].max(), frame["ci_high"].max())  # room for the legend
-    with page(spec, outputs, height_mm=14 + 46 * rows) as figure:
+    height = 14 + 46 * rows
+    with page(spec, outputs, height_mm=height, columns=columns) as figure:
         grid = figure.add_gridspec(
-            rows, columns, left=0.07, right=0.99, top=1 - 6 / (14 + 46 * rows), bottom=13 / (14 + 46 * rows),
-            hspace=0.55, wspace=0.12,
+            rows, columns, left=0.14 / columns, right=0.99, hspace=0.55, wspace=0.12,
+            top=1 - 6 / height, bottom=13 / height,
         )  # fmt: skip
         for number, fit in enumerate(fits):
             axes = figure.add_subplot(grid[number // columns, number % columns])

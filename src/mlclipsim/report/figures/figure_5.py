@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from mlclipsim.artifacts import read_table
 from mlclipsim.heatmap import FLOOR, colours
 from mlclipsim.images import decode_image
-from mlclipsim.report.style import Millimetres, arm_order, label, page
+from mlclipsim.report.style import LAYOUT_MM, Millimetres, arm_order, label, page
 from mlclipsim.report.tables.writer import number, write_csv
 
 __all__ = ["make"]
@@ -28,7 +28,7 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
     write_csv(outputs["csv"], frame[frame["arm"] != "original"][_COLUMNS])
     arms = sorted(frame["arm"].unique(), key=lambda arm: (arm != "original", *arm_order(arm)))
     shown = list(dict.fromkeys(frame["image_id"]))
-    side = (174 - _LEFT_MM - 1) / len(arms) - _GAP_MM
+    side = (LAYOUT_MM - _LEFT_MM - 1) / len(arms) - _GAP_MM
     block = 2 * side + _TEXT_MM + 3 * _GAP_MM
     height = _TOP_MM + len(shown) * block + _BOTTOM_MM
     with page(spec, outputs, height_mm=height) as figure:
@@ -36,7 +36,7 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
         for column, arm in enumerate(arms):
             left = _LEFT_MM + column * (side + _GAP_MM)
             figure.text(
-                (left + side / 2) / 174, 1 - (_TOP_MM - 1) / height, _title(arm, side), ha="center",
+                (left + side / 2) / LAYOUT_MM, 1 - (_TOP_MM - 1) / height, _title(arm, side), ha="center",
                 va="bottom", fontsize="x-small", fontweight="bold" if arm == "ml_clipsim" else None,
             )  # fmt: skip
             for row, image_id in enumerate(shown):

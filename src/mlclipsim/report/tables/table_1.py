@@ -12,6 +12,7 @@ import pandas as pd
 
 from mlclipsim.artifacts import read_json, read_table
 from mlclipsim.benchmarks import consensus
+from mlclipsim.pcmp.labels import soft_label
 from mlclipsim.report.style import label
 from mlclipsim.report.tables.writer import number, write
 
@@ -130,7 +131,7 @@ def _voting(votes: pd.DataFrame, voters: pd.DataFrame, folds: dict[str, list[lis
             for names in folds[group]
         ]
         yield f"voter_agreement_{group}", _mean([consensus.agreement(jury[0]) for jury in juries])
-        attainable = _mean([_mean(consensus.attainable(consensus.soft_label(*jury))) for jury in juries])
+        attainable = _mean([_mean(consensus.attainable(soft_label(*jury))) for jury in juries])
         if group == "held_out":
             yield "ceiling", attainable  # the figure that a metric's 2AFC on held-out voters is read against
         yield f"ceiling_{group}", attainable

@@ -1,0 +1,223 @@
+"""What a person sees of a run: a line per stage with what is left, and of a failed job its one sentence.
+
+A logger plug-in of Snakemake, which every profile of this project asks for. Snakemake's own text stays in
+its log under ``.snakemake/log``; dry runs and ``--verbose`` show it as ever. Where ``CI`` is set only the
+beginning, the end and failures are told.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from snakemake.logging import ColorizingTextHandler, DefaultFormatter
+from snakemake_interface_logger_plugins.base import LogHandlerBase
+from snakemake_interface_logger_plugins.common import LogEvent
+
+from mlclipsim.forecast import duration
+
+__all__ = ["LogHandler", "Stages", "sentence"]
+
+_UNKNOWN_SECONDS = 4.0  # of a job whose costs are not known: to start Python and its libraries
+_PRIOR_SECONDS = 30.0  # of forecast work: so much the forecast weighs against the pace of the run so far
+# What Snakemake says about itself, and what a failed job's sentence and the last line say better.
+_CHATTER = (
+    "Assuming unrestricted shared filesystem usage",
+    "Building DAG of jobs",
+    "Complete log(s)",
+    "Conda environments: ignored",
+    "Elapsed time",
+    "Execute ",
+    "Exiting because a job execution failed",
+    "Removing output files of failed job",
+    "Select jobs to execute",
+    "Shutting down, this might take some time",
+    "Using shell:",
+    "WorkflowError:\nAt least one job did not complete successfully",
+)
+
+
+@dataclass
+class Stages:
+    """What of a run is done and what is left; a stage is a rule with all its jobs.
+
+    Attributes:
+        planned: jobs by rule.
+        expected: rule -> seconds of one of its jobs on one core, where that is known.
+        cores: at once.
+    """
+
+    planned: Mapping[str, int] = field(default_factory=dict)
+    expected: Mapping[str, float] = field(default_factory=dict)
+    cores: int = 1
+    finished: Counter[str] = field(default_factory=Counter)
+    began: float | None = None  # the first job; in seconds since the epoch, as all times here
+    running: dict[int, str] = field(default_factory=dict)  # rule by job
+    _starts: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        return sum(self.planned.values())
+
+    def start(self, job: int, rule: str, now: float) -> None:
+        self.running[job] = rule
+        self._starts.setdefault(rule, now)
+        self.began = now if self.began is None else self.began
+
+    def finish(self, job: int) -> str:
+        """Count a job and return its rule; empty where it was never seen to start."""
+        rule = self.running.pop(job, "")
+        self.finished[rule] += 1
+        return rule
+
+    def took(self, rule: str, now: float) -> float:
+        """Seconds since the first job of a rule began."""
+        return now - self._starts[rule]
+
+    def left(self, now: float) -> str:
+        """How long the rest takes, in words: the forecast, at the pace at which its beginning came true.
+
+        *At least*, where costs of some rule are not known; empty at the end.
+        """
+        rest = {rule: count - self.finished[rule] for rule, count in self.planned.items()}
+        rest = {rule: count for rule, count in rest.items() if count > 0 and rule != "all"}
+        if not rest or self.began is None:
+            return ""
+        done = sum(self._seconds(rule) * count for rule, count in self.finished.items())
+        pace = (now - self.began + _PRIOR_SECONDS / self.cores) / (done + _PRIOR_SECONDS)
+        seconds = pace * sum(self._seconds(rule) * count for rule, count in rest.items())
+        return f"{'about' if rest.keys() <= self.expected.keys() else 'at least'} {duration(seconds)} left"
+
+    def _seconds(self, rule: str) -> float:
+        return self.expected.get(rule, _UNKNOWN_SECONDS)
+
+
+def sentence(log: Path) -> str:
+    """What a failed job says in its log: the command line's own words at its end, else its very last line."""
+    try:
+        lines = [
+            line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
+        ]
+    except OSError:
+        lines = []
+    ours: list[str] = []
+    while lines and lines[-1].startswith("mlclipsim: "):
+        ours.insert(0, lines.pop().removeprefix("mlclipsim: "))
+    return "; ".join(ours) or (lines[-1].strip() if lines else "it ended without a word")
+
+
+class LogHandler(LogHandlerBase):
+    """Snakemake's events as lines on the terminal."""
+
+    def __post_init__(self) -> None:
+        settings = self.common_settings
+        self.stream = sys.stdout if settings.stdout else sys.stderr
+        formatter = DefaultFormatter(settings.quiet, settings.show_failed_logs)
+        own = ColorizingTextHandler(nocolor=settings.nocolor, stream=self.stream, formatter=formatter)
+        self.snakemakes_own = own if settings.dryrun or settings.verbose else None
+        self.told = not os.environ.get("CI")
+        self.live = self.told and self.stream.isatty()
+        self.stages = Stages()
+        self.failed: dict[int, str] = {}
+        self._begun = self._shown = False
+        self._now = 0.0
+
+    writes_to_stream = True
+    writes_to_file = has_filter = has_formatter = needs_rulegraph = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            if self.snakemakes_own:
+                self.snakemakes_own.emit(record)
+            else:
+                self._tell(record, getattr(record, "event", None))
+        except Exception:
+            self.handleError(record)
+
+    def close(self) -> None:
+        """The last line: what was done, and how to go on."""
+        if self._begun:
+            self._begun = False
+            stages, done = self.stages, sum(self.stages.finished.values())
+            took = duration(self._now - stages.began) if stages.began is not None else "no time"
+            if done == stages.total:
+                self._line(f"{_jobs(done)} done in {took}")
+            else:
+                names = ", ".join(dict.fromkeys(self.failed.values()))
+                why = f"{_jobs(len(self.failed))} failed ({names})" if self.failed else "stopped"
+                said = f"{why}, {done} of {stages.total} done in {took}"
+                self._line(f"{said}; the same command goes on from there")
+        super().close()
+
+    def _tell(self, record: logging.LogRecord, event: LogEvent | None) -> None:
+        self._now, given = record.created, record.__dict__
+        if "expected_seconds" in given:
+            self.stages.expected = given["expected_seconds"]
+        elif event == LogEvent.RUN_INFO:
+            self.stages.planned = {rule: n for rule, n in given["stats"].items() if rule != "total"}
+            self._begun = True
+            self._line(f"{_jobs(self.stages.total)} to do")
+        elif event == LogEvent.RESOURCES_INFO:
+            self.stages.cores = given.get("cores") or self.stages.cores
+        elif event == LogEvent.JOB_INFO:
+            self.stages.start(given["jobid"], given["rule_name"], self._now)
+            self._show_running()
+        elif event == LogEvent.JOB_FINISHED:
+            self._finished(self.stages.finish(given["job_id"]))
+        elif event == LogEvent.JOB_ERROR:
+            self._failure(given)
+        elif event in (None, LogEvent.ERROR, LogEvent.SHELLCMD):
+            text = record.getMessage()
+            # The exception of a failed command comes beside its JOB_ERROR; a record without text says None.
+            silent = text in ("", "None") or text.startswith(_CHATTER) or "CalledProcessError" in text
+            if not silent:
+                self._line(text)
+
+    def _finished(self, rule: str) -> None:
+        stages = self.stages
+        last = stages.finished[rule] == stages.planned.get(rule)
+        if last and rule != "all" and self.told:
+            done, width = sum(stages.finished.values()), len(str(stages.total))
+            jobs = f" ({_jobs(stages.planned[rule])})" if stages.planned[rule] > 1 else ""
+            took = duration(stages.took(rule, self._now))
+            line = f"[{done:{width}}/{stages.total}] {rule + jobs:32} {took:>9}   {stages.left(self._now)}"
+            self._line(line.rstrip())
+        self._show_running()
+
+    def _failure(self, given: Mapping[str, Any]) -> None:
+        """Once per job: Snakemake repeats what failed."""
+        if given["jobid"] in self.failed:
+            return
+        self.failed[given["jobid"]] = rule = given["rule_name"]
+        self.stages.running.pop(given["jobid"], None)
+        logs = list(given["log"])
+        self._line(f"{rule} failed: {sentence(Path(logs[0])) if logs else 'it has no log'}")
+        for log in logs:
+            self._line(f"    log: {log}")
+
+    def _show_running(self) -> None:
+        """On a terminal: what is being made, in a line that the next one replaces."""
+        if self.live and self.stages.running:
+            names = ", ".join(sorted(set(self.stages.running.values())))
+            room = shutil.get_terminal_size().columns - 1
+            self._write(f"... {names}"[:room], end="")
+            self._shown = True
+
+    def _line(self, text: str) -> None:
+        self._write(text, end="\n")
+        self._shown = False
+
+    def _write(self, text: str, end: str) -> None:
+        self.stream.write(("\r\033[K" if self._shown else "") + text + end)
+        self.stream.flush()
+
+
+def _jobs(number: int) -> str:
+    return f"{number} job{'s' * (number != 1)}"

@@ -1,0 +1,167 @@
+"""Progress of a run: what is left, what a failed job says, and which of Snakemake's events become lines."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+from types import SimpleNamespace
+
+import pytest
+from snakemake_interface_logger_plugins.common import LogEvent
+
+from mlclipsim.progress import LogHandler, Stages, sentence
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Makes a handler on a stream; ``tell(event, created, **given)`` is what Snakemake does, ``said()`` its
+    lines.
+    """
+
+    def make(*, ci=False, terminal=False, dryrun=False):
+        stream = Terminal() if terminal else io.StringIO()
+        monkeypatch.setattr(sys, "stderr", stream)
+        monkeypatch.setenv("CI", "true") if ci else monkeypatch.delenv("CI", raising=False)
+        settings = SimpleNamespace(
+            stdout=False, quiet=None, show_failed_logs=False, nocolor=True, dryrun=dryrun, verbose=False
+        )
+        handler = LogHandler(settings, None)
+
+        def tell(event, created=0.0, msg="", **given):
+            record = logging.makeLogRecord({"msg": msg, "event": event, "levelno": logging.INFO, **given})
+            record.created = created
+            handler.handle(record)
+
+        def said():
+            return stream.getvalue().splitlines()
+
+        return SimpleNamespace(tell=tell, said=said, close=handler.close, stream=stream)
+
+    return make
+
+
+def begin(made, **planned):
+    made.tell(LogEvent.RESOURCES_INFO, cores=2)
+    made.tell(LogEvent.RUN_INFO, msg="Job stats: ...", stats=planned | {"total": sum(planned.values())})
+    made.tell(None, msg="None", expected_seconds={"votes": 10.0, "fit": 30.0, "table_1": 20.0})
+
+
+def start(made, job, rule, created):
+    made.tell(LogEvent.JOB_INFO, created, jobid=job, rule_name=rule)
+
+
+def fail(made, job, rule, log, created=1.0):
+    given = {"jobid": job, "rule_name": rule, "log": [str(log)]}
+    made.tell(LogEvent.JOB_ERROR, created, msg="Error in rule", **given)
+
+
+def test_what_is_left_is_the_forecast_at_the_pace_so_far():
+    stages = Stages({"votes": 1, "fit": 2, "table_1": 1, "all": 1}, {"votes": 10.0, "fit": 30.0}, cores=1)
+    assert stages.left(0.0) == ""  # nothing has begun
+    stages.start(1, "votes", 100.0)
+    assert stages.left(100.0) == "at least 74 s left"  # 10 + 2 * 30, and 4 s of what nobody measured
+    assert stages.finish(1) == "votes"
+    stages.expected = {"votes": 10.0, "fit": 30.0, "table_1": 20.0}
+    # As forecast: 10 s of 10. Half as fast: (20 + 30) / (10 + 30) of 80 s, the forecast weighing 30 s.
+    assert stages.left(110.0) == "about 80 s left"
+    assert stages.left(120.0) == "about 1.7 min left"
+    stages.cores = 2  # and then it need not be as slow
+    assert stages.left(105.0) == "about 40 s left"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("tqdm: 3 of 9\nmlclipsim: expected a, got b; mend it\n", "expected a, got b; mend it"),
+        ("mlclipsim: 'x'\nmlclipsim: this is a KeyError; --debug shows where\n\n",
+         "'x'; this is a KeyError; --debug shows where"),
+        ("mlclipsim: early\nTraceback\n  Killed \n", "Killed"),
+        ("", "it ended without a word"),
+        (None, "it ended without a word"),
+    ],
+)  # fmt: skip
+def test_the_sentence_of_a_failed_job(tmp_path, text, expected):
+    if text is not None:
+        (tmp_path / "log.txt").write_text(text)
+    assert sentence(tmp_path / "log.txt") == expected
+
+
+def test_a_line_per_stage(run):
+    made = run()
+    made.tell(None, msg="Building DAG of jobs...")
+    begin(made, votes=1, fit=2, all=1)
+    start(made, 1, "votes", 100.0)
+    made.tell(LogEvent.JOB_FINISHED, 110.0, msg="Finished jobid: 1", job_id=1)
+    made.tell(LogEvent.PROGRESS, 110.0, done=1, total=4)
+    for job in (2, 3):
+        start(made, job, "fit", 110.0)
+    for job in (2, 3):
+        made.tell(LogEvent.JOB_FINISHED, 130.0, job_id=job)
+    start(made, 0, "all", 130.0)
+    made.tell(LogEvent.JOB_FINISHED, 130.0, job_id=0)
+    made.close()
+    made.close()
+    assert made.said() == [
+        "4 jobs to do",
+        "[1/4] votes                                 10 s   about 38 s left",
+        "[3/4] fit (2 jobs)                          20 s",
+        "4 jobs done in 30 s",
+    ]
+
+
+def test_a_failure_is_told_once_in_its_own_words(run, tmp_path):
+    log = tmp_path / "votes.txt"
+    log.write_text("mlclipsim: expected votes of 2 families, got 1; add a voter to folds\n")
+    made = run(ci=True)
+    begin(made, references=1, votes=1)
+    start(made, 1, "references", 0.0)
+    made.tell(LogEvent.JOB_FINISHED, 1.0, job_id=1)
+    start(made, 2, "votes", 1.0)
+    made.tell(LogEvent.ERROR, 1.0, msg="RuleException:\nCalledProcessError in file ...: Command '...'")
+    fail(made, 2, "votes", log)
+    fail(made, 2, "votes", log)
+    made.tell(None, 1.0, msg="Shutting down, this might take some time.")
+    made.tell(LogEvent.ERROR, 2.0, msg="WorkflowError:\nAt least one job did not complete successfully.")
+    made.close()
+    assert made.said() == [
+        "2 jobs to do",
+        "votes failed: expected votes of 2 families, got 1; add a voter to folds",
+        f"    log: {log}",
+        "1 job failed (votes), 1 of 2 done in 2 s; the same command goes on from there",
+    ]
+
+
+def test_other_errors_are_told_as_they_are(run):
+    made = run()
+    made.tell(LogEvent.ERROR, msg="WorkflowError:\n2 problems in the configuration: ...")
+    made.tell(None, msg="Nothing to be done (all requested files are present and up to date).")
+    made.close()
+    assert made.said() == [
+        "WorkflowError:",
+        "2 problems in the configuration: ...",
+        "Nothing to be done (all requested files are present and up to date).",
+    ]
+
+
+def test_on_a_terminal_what_runs_stands_in_a_line_that_is_replaced(run):
+    made = run(terminal=True)
+    begin(made, votes=1, fit=1)
+    start(made, 1, "votes", 0.0)
+    start(made, 2, "fit", 0.0)
+    made.tell(LogEvent.JOB_FINISHED, 5.0, job_id=1)
+    text = made.stream.getvalue()
+    assert "\n... votes\r\033[K... fit, votes\r\033[K[1/2] votes" in text
+    assert text.endswith("left\n... fit")
+
+
+def test_a_dry_run_is_snakemakes_own(run):
+    made = run(dryrun=True)
+    begin(made, votes=1)
+    assert "Job stats: ..." in made.said()
+    assert "1 job to do" not in made.said()
