@@ -51,6 +51,7 @@ rule all:
 
 
 include: "workflow/rules/zoo.smk"
+include: "workflow/rules/fetch.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/pcmp.smk"
 include: "workflow/rules/metric.smk"

@@ -18,21 +18,22 @@ def test_what_a_preset_lacks_and_what_gets_it(tmp_path, monkeypatch):
     monkeypatch.setenv("MLCLIPSIM_ASSETS", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     missing = {lack.name: lack for lack in doctor.lacks(spec.load({"preset": "paper"}, planning=True))}
-    assert missing["vgg16"].get == (
-        "python -c \"import torchvision; torchvision.models.get_model('vgg16', weights='IMAGENET1K_V1')\""
-    )
-    assert missing["tid2013"].get.splitlines() == [
-        "https://www.ponomarenko.info/tid2013.htm",
-        "needs a download",
-        f"tid2013.rar, about 910 MB, unpacked so that mos_with_names.txt lies in {tmp_path / 'data/tid2013'}",
+    for name in ("vgg16", "tid2013", "lpips", "bmshj2018-hyperprior", "deeplabv3-resnet50", "kodak"):
+        assert missing[name].get == f"mlclipsim fetch {name}"
+    assert missing["pipal"].get.splitlines() == [
+        "https://github.com/HaomingCai/PIPAL-dataset",
+        "needs a download by the links on its page",
+        "Train_Ref, Train_Label and the four archives Distortion_1 to _4, these unpacked in Train_Distort",
     ]
-    assert "torchvision.models.alexnet" in missing["lpips"].get
+    assert missing["live"].get.endswith(f"unpacked so that refimgs/ lies in {tmp_path / 'data/live'}")
+    assert missing["dreamsim"].get.startswith("DreamSim (MIT), pip install dreamsim")
     assert "psnr" not in missing
 
+    (tmp_path / "data/imagenet-val").mkdir(parents=True)
     (tmp_path / "data/tid2013").mkdir(parents=True)
-    assert "tid2013" not in {
-        lack.name for lack in doctor.lacks(spec.load({"preset": "paper"}, planning=True))
-    }
+    names = {lack.name for lack in doctor.lacks(spec.load({"preset": "paper"}, planning=True))}
+    assert "imagenet-val" not in names
+    assert "tid2013" in names  # its folder is there, its files are not
 
 
 def test_the_report_has_each_part_and_each_command_once(tmp_path, monkeypatch, capsys):
@@ -43,9 +44,11 @@ def test_the_report_has_each_part_and_each_command_once(tmp_path, monkeypatch, c
     for title in ("Environment", "Devices", "Caches", "Presets", "Not here, and what gets it"):
         assert re.search(rf"^{title}$", text, re.MULTILINE), title
     assert re.search(r"^  embedded +ready; \d+ of \d+ metrics would not run$", text, re.MULTILINE)
-    assert re.search(r"^  local +lacks 1 encoder, 7 machines, 2 data sets; ", text, re.MULTILINE)
-    commands = [line for line in text.splitlines() if line.startswith("      ")]
-    assert sum("models.vgg16(" in line for line in commands) == 1  # LPIPS and DISTS want the same file
+    assert re.search(r"^  local +lacks 1 encoder, 8 machines, 4 data sets; ", text, re.MULTILINE)
+    commands = [line.strip() for line in text.splitlines() if line.startswith("      ")]
+    assert len(set(commands)) == len(commands)
+    assert "mlclipsim fetch csiq tid2013 kadid10k bapps coco128-val" not in text  # this one by hand
+    assert "mlclipsim fetch csiq tid2013 kadid10k bapps" in commands  # together
 
 
 def test_a_preset_by_name_decides_the_exit_code(tmp_path, monkeypatch, capsys):

@@ -134,7 +134,8 @@ def test_the_table_of_the_paper_preset(capsys, tmp_path, monkeypatch):
     text = capsys.readouterr().out
     assert "tables, figures, claims" in text
     assert "To download: 4." in text  # GB: four CLIPs and twelve machines
-    assert "To fetch by hand: imagenet-val, live, csiq, tid2013, kadid10k, pipal, bapps" in text
+    assert "Data sets to fetch: csiq, tid2013, kadid10k, bapps (`mlclipsim fetch` gets them)." in text
+    assert "To fetch by hand: imagenet-val, live, pipal (`mlclipsim doctor paper` says" in text
     assert max(len(line) for line in text.split("\n\n")[0].splitlines()) <= 110
     assert cli.main(["plan", "--cores", "0"]) == 2
 

@@ -3,7 +3,7 @@
 A metric is a catalog entry, so that which implementation runs with which arguments is data::
 
     ssim:
-      library: piq                # piq | torchmetrics | pyiqa | dreamsim | mlclipsim
+      library: piq                # piq | torchmetrics | pyiqa | dreamsim | mlclipsim | plugin
       function: ssim              # its name there: a function, or a class that holds a network
       arguments: {downsample: false}
       colour: grey                # rgb, or 8-bit ITU-R 601 luma, as the classic Matlab codes take
@@ -36,10 +36,10 @@ import joblib
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from mlclipsim import deep_features
+from mlclipsim import deep_features, plugins
 from mlclipsim.artifacts import ArtifactError, iterate_table, read_table, sha256_of, write_table
 from mlclipsim.datasets.references import StoredReferences
 from mlclipsim.images import decode_image, resize, to_tensor
@@ -93,13 +93,51 @@ def _mlclipsim(function: str, arguments: dict[str, Any], device: str) -> Metric:
     return _named(deep_features.__name__, function)(load(**arguments["network"])).to(device)
 
 
+def _plugin(function: str, arguments: dict[str, Any], device: str) -> Metric:
+    """A callable of the user's, on (reference, distorted): by name where its parameters have these names."""
+    call = plugins.load(function)
+    if isinstance(call, type):
+        call = call(**arguments)
+        call = call.to(device) if isinstance(call, nn.Module) else call
+    elif arguments:
+        call = partial(call, **arguments)
+    if not callable(call):
+        raise TypeError(f"{function}: expected a metric to call, got {type(call).__name__}; name a function")
+    try:
+        parameters = set(inspect.signature(getattr(call, "forward", call)).parameters)
+    except ValueError:  # of what is not written in Python
+        parameters = set()
+    named = {"reference", "distorted"} <= parameters
+
+    def metric(distorted: Tensor, reference: Tensor) -> Tensor:
+        try:
+            values = call(reference=reference, distorted=distorted) if named else call(reference, distorted)
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300]
+            raise RuntimeError(
+                f"{function} failed on images {tuple(distorted.shape)} ({type(error).__name__}: {reason}); "
+                "mend it"
+            ) from error
+        if not isinstance(values, Tensor) or values.shape != distorted.shape[:1]:
+            seen = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+            raise ValueError(
+                f"{function}: expected a tensor of shape ({len(distorted)},), a score per image, got {seen}; "
+                "do not average over the batch"
+            )
+        return values
+
+    return metric
+
+
 _LIBRARIES: dict[str, Callable[[str, dict[str, Any], str], Metric]] = {
     "piq": _piq,
     "torchmetrics": _torchmetrics,
     "pyiqa": _pyiqa,
     "dreamsim": _dreamsim,
     "mlclipsim": _mlclipsim,
+    "plugin": _plugin,
 }
+_OURS = ("mlclipsim", "plugin")  # of them no package to install, nor whose version counts
 
 
 def _named(module: str, name: str) -> Any:
@@ -121,7 +159,7 @@ def lacks(entry: dict[str, Any]) -> str | None:
     folder, with the first digits of each sha256.
     """
     library = entry.get("library", "piq")
-    if library in _LIBRARIES and importlib.util.find_spec(library) is None:
+    if library in _LIBRARIES and library not in _OURS and importlib.util.find_spec(library) is None:
         return f"the package {library} is not installed"
     if (entry.get("arguments") or {}).get("network", ...) is None:
         return "no feature_network is chosen"
@@ -226,10 +264,11 @@ def score(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path
 
 def _key(entry: dict[str, Any], files: dict[str, str], roles: list[str], batch_size: int) -> str:
     """Of all that a metric's scores depend on: images, metric and variant, this code, the libraries."""
-    asked = {name: entry.get(name) for name in ("library", "function", "arguments", "colour", "variant")}
+    keys = ("library", "function", "arguments", "colour", "variant", "plugin")
+    asked = {name: entry.get(name) for name in keys}
     shown = {name: entry.get(name) for name in ("higher_is_better", "class")}
     library = entry.get("library", "piq")
-    packages = {"torch", "torchvision", library} - {"mlclipsim"}
+    packages = {"torch", "torchvision", library}.difference(_OURS)
     versions = {name: importlib.metadata.version(name) for name in packages}
     code = [sha256_of(Path(path)) for path in (__file__, deep_features.__file__, inspect.getfile(resize))]
     everything = [asked, shown, entry.get("files"), versions, code, files, sorted(roles), batch_size]
@@ -256,7 +295,7 @@ def _score_all(
         joblib.delayed(_score_chunk)(metrics, batch_size, chunk) for chunk in _chunks(inputs, roles)
     )
     parts = []
-    with tqdm(total=total, desc="baselines", unit="image") as progress:
+    with tqdm(total=total, desc="scores", unit="image") as progress:
         for part in results:
             parts.append(part)
             progress.update(part["image_id"].nunique())

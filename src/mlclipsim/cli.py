@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mlclipsim import steps
+from mlclipsim import plugins, steps
 from mlclipsim.usage import UsageError
 
 __all__ = ["main"]
@@ -103,10 +103,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--weights", type=Path, metavar="FILE", help="those that `compress` was given")
     command.set_defaults(call=_decompress)
 
-    command = commands.add_parser("codecs", help="list the codecs, fetch their weights, or measure one")
-    action = command.add_mutually_exclusive_group()
-    action.add_argument("--fetch", metavar="NAME", help="download CompressAI's weights of this codec")
-    action.add_argument("--measure", metavar="NAME", help="rate and distortion of this codec on --images")
+    command = commands.add_parser("codecs", help="list the codecs, or measure one")
+    command.add_argument("--measure", metavar="NAME", help="rate and distortion of this codec on --images")
     command.add_argument("--images", type=Path, metavar="FOLDER", help="of the measurement, as Kodak's")
     command.add_argument("--quality", type=int, nargs="+", metavar="N", help="only these (default: all)")
     command.add_argument("--output", type=Path, metavar="FILE", help="also a row per image, as CSV")
@@ -119,8 +117,32 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("metrics", help="list the metrics of others that the benchmarks run")
     command.set_defaults(call=_metrics)
 
+    command = commands.add_parser("fetch", help="download weights and data sets that a catalog names")
+    command.add_argument(
+        "names", nargs="*", metavar="name", help="of catalogs; none: all that the preset lacks"
+    )
+    _configurable(command)
+    command.set_defaults(call=_fetch)
+
+    command = commands.add_parser("bench", help="judge a metric of yours on the test pairs of a finished run")
+    command.add_argument("metric", metavar="MODULE:NAME", help="(reference, distorted) -> a score per image")
+    command.add_argument("--lower-is-better", action="store_true", help="of a distance")
+    command.add_argument(
+        "--run",
+        type=Path,
+        default=Path("results/embedded/default"),
+        metavar="FOLDER",
+        help="results/<preset>/<run> (default: %(default)s)",
+    )
+    command.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="default: results/<preset>/bench/<run>/<metric>"
+    )
+    command.add_argument("--batch-size", type=int, metavar="N", help="images at a time (default: the run's)")
+    command.set_defaults(call=_bench)
+
     command = commands.add_parser("check-data", help="say what of a data set is missing or damaged")
-    command.add_argument("name", help="of the catalog, config/catalog/datasets.yaml")
+    command.add_argument("name", help="of the catalog, config/catalog/datasets.yaml, or a plug-in's")
+    _configurable(command)
     command.set_defaults(call=_check_data)
 
     command = commands.add_parser("config", help="print the configuration that the layers make together")
@@ -288,6 +310,7 @@ def _step(arguments: argparse.Namespace) -> None:
     inputs = _paths("--input", arguments.input, step.lists)
     outputs = _paths("--output", arguments.output, frozenset())
     _limit(int(spec.get("threads", 1)), arguments.gpus)
+    plugins.verify(spec)
 
     started = time.time()
     function = steps.function(arguments.step)
@@ -460,7 +483,7 @@ def _codecs(arguments: argparse.Namespace) -> None:
         return
     from mlclipsim.compression import coding
 
-    print(coding.fetch_all(arguments.fetch) if arguments.fetch else coding.as_text())
+    print(coding.as_text())
 
 
 def _encoders(arguments: argparse.Namespace) -> None:
@@ -473,6 +496,25 @@ def _metrics(_: argparse.Namespace) -> None:
     from mlclipsim import listing
 
     print(listing.metrics())
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    if arguments.batch_size is not None and arguments.batch_size < 1:
+        raise UsageError(f"expected --batch-size of 1 or more, got {arguments.batch_size}; 64 is usual")
+    _limit(1, 0)
+    from mlclipsim import bench
+
+    run, named = arguments.run, arguments.metric
+    output = arguments.output or run.parent / "bench" / run.name / named.replace(":", ".")
+    verdict = bench.judge(
+        named,
+        run,
+        output,
+        higher_is_better=not arguments.lower_is_better,
+        batch_size=arguments.batch_size,
+    )
+    print(verdict.as_text())
+    print(f"\n{output}: table_2.csv, comparisons.csv, scores.parquet")
 
 
 def _plan(arguments: argparse.Namespace) -> None:
@@ -535,11 +577,36 @@ def _crate(arguments: argparse.Namespace) -> None:
     print(crate.write(arguments.run))
 
 
+def _fetch(arguments: argparse.Namespace) -> int:
+    from mlclipsim import fetch
+    from mlclipsim import spec as specs
+    from mlclipsim.artifacts import ArtifactError
+
+    plan = specs.load(_overrides(arguments), planning=True)
+    specs.export_environment(plan)
+    known = plan.outside
+    if unknown := [name for name in arguments.names if name not in known]:
+        raise UsageError(f"nothing to fetch is called {unknown[0]!r}; expected some of {', '.join(known)}")
+    names = arguments.names or [name for catalog, name in plan.used if known.get(name) == catalog]
+    failed = 0
+    for name in names:
+        try:
+            print(fetch.fetch(name, plan.catalogs[known[name]][name]), flush=True)
+        except ArtifactError as error:  # the others may come all the same
+            print(f"mlclipsim: {error}", file=sys.stderr)
+            failed += 1
+    if failed and len(names) > 1:
+        print(f"mlclipsim: {failed} of {len(names)} are not here", file=sys.stderr)
+    return 1 if failed else 0
+
+
 def _check_data(arguments: argparse.Namespace) -> int:
     from mlclipsim import spec as specs
     from mlclipsim.datasets.check import check
 
-    catalog = specs.read_yaml(specs.project_root() / "config" / "catalog" / "datasets.yaml")
+    plan = specs.load(_overrides(arguments), planning=True)
+    specs.export_environment(plan)
+    catalog = plan.catalogs["datasets"]
     if arguments.name not in catalog:
         raise UsageError(f"data set {arguments.name!r} is unknown; expected one of {', '.join(catalog)}")
     problems = check(arguments.name, catalog[arguments.name])

@@ -9,11 +9,11 @@ import shutil
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from packaging.requirements import Requirement
 
-from mlclipsim import pretrained, spec
+from mlclipsim import fetch, pretrained, spec
 from mlclipsim.listing import as_text
 from mlclipsim.places import locate
 from mlclipsim.provenance import git_state, package_version, processor_name
@@ -21,13 +21,20 @@ from mlclipsim.provenance import git_state, package_version, processor_name
 __all__ = ["Lack", "lacks", "report"]
 
 _GIB = 2**30
+_KINDS = {
+    "codecs": "codec",
+    "datasets": "data set",
+    "encoders": "encoder",
+    "machines": "machine",
+    "metrics": "metric",
+}
 
 
 class Lack(NamedTuple):
     """A thing that a preset names and that is not here.
 
     Attributes:
-        kind: encoder | machine | data set | metric. Without a metric a preset runs all the same.
+        kind: encoder | machine | codec | data set | metric. Without a metric a preset runs all the same.
         get: the command or the address that gets it.
     """
 
@@ -61,31 +68,22 @@ def report(presets: list[str] | None = None) -> tuple[str, bool]:
 
 
 def lacks(plan: spec.Plan) -> list[Lack]:
-    """What the encoders, machines, data sets and metrics of a preset need and is not here."""
+    """What a preset reads and is not here."""
     from mlclipsim import baselines
 
     missing = []
-    for kind, catalog, names in (
-        ("encoder", "encoders", plan.encoders),
-        ("machine", "machines", [*plan.voters, *plan.feature_networks]),
-    ):
-        for name in dict.fromkeys(names):
-            entry = plan.entry(catalog, name)
-            if None in pretrained.files(entry).values():
-                missing.append(Lack(kind, name, pretrained.command(entry)))
-    for name in dict.fromkeys([plan.config["references"]["source"], *plan.all_judged]):
-        entry = plan.entry("datasets", name)
-        places = [locate(place) for place in (entry.get("path"), entry.get("photographs")) if place]
-        if absent := [path for path in places if not path.exists()]:
-            folders = " and ".join(str(path) for path in absent)
-            how = f"unpack it into {folders}" if not entry.get("download") else entry["download"]
-            lines = [entry.get("address") or entry["source"], f"needs {entry['needs']}", how]
-            missing.append(Lack("data set", name, "\n".join(lines).replace("`path`", folders)))
-    for name in plan.config["metrics"]:
-        entry = plan.metric(name)
-        if baselines.lacks(entry):
-            missing.append(Lack("metric", name, str(entry["needs"])))
+    for catalog, name in plan.used:
+        if catalog == "metrics":
+            there = baselines.lacks(plan.metric(name)) is None
+        else:
+            there = fetch.is_there(plan.catalogs[catalog][name])
+        if not there:
+            missing.append(Lack(_KINDS[catalog], name, _how(name, plan.catalogs[catalog][name])))
     return missing
+
+
+def _how(name: str, entry: dict[str, Any]) -> str:
+    return _fetch(name) if fetch.knows(entry) else "\n".join(fetch.by_hand(entry))
 
 
 def _can_run(missing: list[Lack]) -> bool:
@@ -101,20 +99,26 @@ def _state(plan: spec.Plan, missing: list[Lack]) -> str:
 
 
 def _instructions(wanted: dict[Lack, list[str]]) -> str:
-    """What gets what, each command once."""
-    by_command: dict[str, list[Lack]] = {}
+    """What gets what, each command once; what is fetched is fetched together."""
+    groups: dict[tuple[str, ...], list[Lack]] = {}
     for lack in sorted(wanted, key=lambda lack: lack.kind == "metric"):  # without one a preset runs
-        by_command.setdefault(lack.get, []).append(lack)
+        together = (lack.kind, *wanted[lack]) if lack.get == _fetch(lack.name) else (lack.get,)
+        groups.setdefault(together, []).append(lack)
     lines = []
-    for get, group in by_command.items():
-        names = ", ".join(lack.name for lack in group)
+    for group in groups.values():
+        names = [lack.name for lack in group]
         presets = ", ".join(dict.fromkeys(preset for lack in group for preset in wanted[lack]))
         plural = "s" if len(group) > 1 else ""
+        get = _fetch(*names) if group[0].get == _fetch(names[0]) else group[0].get
         lines += [
-            f"  {group[0].kind}{plural} {names} ({presets})",
+            f"  {group[0].kind}{plural} {', '.join(names)} ({presets})",
             *(f"      {line}" for line in get.splitlines()),
         ]
     return "\n".join(lines)
+
+
+def _fetch(*names: str) -> str:
+    return f"mlclipsim fetch {' '.join(names)}"
 
 
 def _environment(root: Path) -> list[tuple[str, str]]:

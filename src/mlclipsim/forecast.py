@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from math import comb
 from typing import Any
 
-from mlclipsim import pretrained, spec
+from mlclipsim import fetch, pretrained, spec
 from mlclipsim.listing import as_text
 from mlclipsim.steps import STEPS
 
@@ -415,9 +415,14 @@ def as_table(plan: spec.Plan, found: Forecast) -> str:
     if found.downloads:
         size = sum(size for size in found.downloads.values() if not math.isnan(size))
         notes.append(f"To download: {_size(size)} of weights ({', '.join(found.downloads)}).")
-    if absent := _absent(plan):
+    absent = _absent(plan)
+    known = [name for name in absent if fetch.knows(plan.catalogs["datasets"][name])]
+    by_hand = [name for name in absent if name not in known]
+    if known:
+        notes.append(f"Data sets to fetch: {', '.join(known)} (`mlclipsim fetch` gets them).")
+    if by_hand:
         notes.append(
-            f"To fetch by hand: {', '.join(absent)} (`mlclipsim doctor {plan.preset}` says from where)."
+            f"To fetch by hand: {', '.join(by_hand)} (`mlclipsim doctor {plan.preset}` says from where)."
         )
     if found.untimed:
         notes.append(f"Without costs there, so left out of the times: {', '.join(found.untimed)}.")

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from mlclipsim import channels, metric
+from mlclipsim import channels, metric, plugins
 from mlclipsim.artifacts import iterate_table, stream_table
 from mlclipsim.comparison import Comparison
 from mlclipsim.datasets.references import StoredReferences
@@ -109,13 +109,27 @@ def load_entry(name: str, entry: dict[str, Any], made: Path | None = None) -> En
         return load_encoder(model, checkpoint=locate(entry["checkpoint"]), sha256=entry.get("sha256"))
     if source == "untrained":
         return load_encoder(model, seed=entry.get("seed", 0))
+    if source == "plugin":
+        return _of_plugin(name, model, entry.get("seed"))
     if source == "lit" and made is not None:
         return load_encoder(model, checkpoint=made)
     if source == "lit":
         raise ValueError(
             f"{name}: expected the checkpoint that the step lit_encoder makes; run that step first"
         )
-    raise ValueError(f"{name}: source {source!r}, expected package, open_clip, checkpoint, untrained or lit")
+    raise ValueError(
+        f"{name}: source {source!r}, expected package, open_clip, checkpoint, untrained, lit or plugin"
+    )
+
+
+def _of_plugin(name: str, model: str, seed: int | None) -> Encoder:
+    encoder = plugins.load(model)(seed)  # None: its own weights, else random ones
+    if not isinstance(encoder, Encoder):
+        raise TypeError(
+            f"{name}: expected {model} to return a mlclipsim.encoders.Encoder, got {type(encoder).__name__}; "
+            "wrap its tower in one"
+        )
+    return encoder
 
 
 def _images(path: Path) -> Iterator[tuple[str, str, bytes]]:

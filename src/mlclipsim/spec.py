@@ -27,10 +27,12 @@ from typing import Any
 import jsonschema
 import yaml
 
+from mlclipsim import plugins
 from mlclipsim.places import locate
 from mlclipsim.usage import UsageError
 
 __all__ = [
+    "CATALOGS",
     "ConfigError",
     "Plan",
     "canonical",
@@ -44,8 +46,8 @@ __all__ = [
 CATALOGS = ("codecs", "datasets", "encoders", "machines", "metrics", "styles")
 # How fast a step runs, not what it studies: not in digests (changing one reruns a step in place).
 EXECUTION = frozenset({"threads", "batch_size", "cache"})
-# Keys of catalog entries that no step reads: completing a reference makes nothing again.
-DOCUMENTING = frozenset({"citation", "holds"})
+# Keys of catalog entries that no step reads: completing a reference, or another address, makes nothing again.
+DOCUMENTING = frozenset({"citation", "holds", "url", "mirrors", "bytes", "remote"})
 # Steps that spread over processes: `workers` of them, one thread each.
 IN_PROCESSES = frozenset({"pcmp_images", "baselines", "rate_task"})
 # The steps whose results runs share, and those that each reads.
@@ -161,16 +163,11 @@ def load(
         path.name.split(".")[0]: json.loads(path.read_text())
         for path in (root / "workflow" / "schemas").glob("*")
     }
-    problems += _schema_problems(config, schemas["config"])
-    catalogs: dict[str, dict[str, Any]] = {}
-    for catalog in CATALOGS:
-        catalogs[catalog] = read_yaml(root / "config" / "catalog" / f"{catalog}.yaml")
-        problems += [
-            f"catalog/{catalog}.yaml: {text}"
-            for text in _schema_problems(catalogs[catalog], schemas[catalog])
-        ]
-    catalogs["encoders"] |= _controls(catalogs["encoders"])
-    if problems and _malformed(config, preset):
+    families = schemas["config"]["properties"]["pcmp"]["properties"]["families"]["items"]["enum"]
+    catalogs, wrong = _catalogs(root, schemas, families, config)
+    families += catalogs["distortions"]
+    problems += _schema_problems(config, schemas["config"]) + wrong
+    if wrong or (problems and _malformed(config, preset)):
         raise ConfigError(problems)  # the checks below would trip over values of the wrong type
 
     plan = Plan(root=root, config=config, catalogs=catalogs, preset_encoder=preset["encoder"])
@@ -218,8 +215,8 @@ class Plan:
     @property
     def untrained(self) -> str:
         """The control of the main encoder: the same shape, nothing learned."""
-        trained = self.catalogs["encoders"][self.encoder]["source"] != "untrained"
-        return f"{self.encoder}-untrained" if trained else self.encoder
+        control = _is_untrained(self.catalogs["encoders"][self.encoder])
+        return self.encoder if control else f"{self.encoder}-untrained"
 
     @property
     def voters(self) -> list[str]:
@@ -252,6 +249,36 @@ class Plan:
         return [name for key in _SELECTED.values() for name in self.config[key]["datasets"]]
 
     @property
+    def used(self) -> list[tuple[str, str]]:
+        """Catalog and name of what this run reads: towers, machines, metrics, its codec, images."""
+        config, compression = self.config, self.config["compression"]
+        images = [images["source"] for images in config["rate_task"]["images"]]
+        named = {
+            "encoders": self.encoders,
+            "machines": [
+                *self.voters,
+                *self.feature_networks,
+                *self.judges["test"],
+                *self.judges["validation"],
+                compression["teacher"],
+            ],
+            "metrics": config["metrics"],
+            "codecs": [compression["codec"]],
+            "datasets": [config["references"]["source"], *self.all_judged, *images],
+        }
+        return [(catalog, name) for catalog, names in named.items() for name in dict.fromkeys(names)]
+
+    @property
+    def outside(self) -> dict[str, str]:
+        """Name -> catalog of all entries whose files do not ship in the package."""
+        return {
+            name: catalog
+            for catalog, entries in self.catalogs.items()
+            for name, entry in entries.items()
+            if _is_outside(entry)
+        }
+
+    @property
     def assets_dir(self) -> Path:
         return Path(self.config["assets_dir"] or os.environ.get("MLCLIPSIM_ASSETS") or "assets")
 
@@ -264,9 +291,9 @@ class Plan:
         """A catalog entry as steps read it: with the checksum of weights that ship in the package (its
         manifest has them), and without what only documents it.
         """
-        entry = {key: value for key, value in self.catalogs[catalog][name].items() if key not in DOCUMENTING}
+        entry = _studied(self.catalogs[catalog][name])
         if "points" in entry:  # a codec's, each with weights of its own
-            entry["points"] = {key: self._verified(point) for key, point in entry["points"].items()}
+            entry["points"] = {key: self._verified(_studied(point)) for key, point in entry["points"].items()}
         return self._verified(entry)
 
     def _verified(self, entry: dict[str, Any]) -> dict[str, Any]:
@@ -337,7 +364,10 @@ class Plan:
         encoder = encoder or self.encoder
         judges = "machines" if step == "machine_iqa" else "people"
         selected = _SELECTED[judges]
+        drawn = config["pcmp"]["families"]
+        outside = {name: entry for name, entry in self.catalogs["distortions"].items() if name in drawn}
         resolved = {
+            "pcmp": config["pcmp"] | ({"plugins": outside} if outside else {}),
             "references": config["references"]
             | {"dataset": self.entry("datasets", config["references"]["source"])},
             "encoder": {"name": encoder, "entry": self.entry("encoders", encoder)},
@@ -524,6 +554,29 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def _catalog(root: Path, name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """A catalog with what the config says over it, if that is of the right kind."""
+    entries = read_yaml(root / "config" / "catalog" / f"{name}.yaml")
+    above = config["catalog"].get(name) if isinstance(config["catalog"], Mapping) else None
+    return merge(entries, above) if isinstance(above, Mapping) else entries
+
+
+def _is_outside(entry: Mapping[str, Any]) -> bool:
+    points = entry.get("points", {}).values()
+    places = [
+        entry.get("path"),
+        entry.get("weights"),
+        entry.get("checkpoint"),
+        *(p.get("weights") for p in points),
+    ]
+    named = any(place and not place.startswith("package:") for place in places)
+    return named or bool(entry.get("pretrained") or entry.get("files"))
+
+
+def _studied(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if key not in DOCUMENTING}
+
+
 def _typed(value: Any, default: Any) -> Any:
     """What ``--config key=true`` or ``key=[a,b]`` means: Snakemake hands these over as text."""
     if not isinstance(value, str) or isinstance(default, str) or (default is None and value != "null"):
@@ -560,6 +613,53 @@ def _schema_problems(value: Any, schema: Mapping[str, Any]) -> list[str]:
         else:
             problems.append(f"`{place or 'config'}`: {error.message}")
     return problems
+
+
+def _catalogs(
+    root: Path, schemas: Mapping[str, Any], families: Iterable[str], config: Mapping[str, Any]
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The catalogs, with what the config and plug-ins add to them, and what is wrong there.
+
+    ``distortions`` holds only those of plug-ins; those of the package, ``families``, are in no catalog.
+    """
+    catalogs: dict[str, dict[str, Any]] = {"distortions": {}}
+    problems: list[str] = []
+    origin = {("distortions", name): "the package" for name in families}
+
+    def add(catalog: str, entries: Any, where: str) -> None:
+        found = _schema_problems(entries, schemas[catalog])
+        problems.extend(f"{where}: {text}" for text in found)
+        held = catalogs.setdefault(catalog, {})
+        for name, entry in entries.items() if isinstance(entries, dict) else ():
+            if first := origin.get((catalog, name)):
+                problems.append(f"{where}: {name!r} is the name of one in {first}; take another")
+                continue
+            origin[catalog, name] = where
+            try:
+                held[name] = entry if found else plugins.stamp(catalog, entry)
+            except UsageError as error:
+                problems.append(f"{where}: {name!r}: {error}")
+
+    for catalog in CATALOGS:
+        add(catalog, _catalog(root, catalog, config), f"catalog/{catalog}.yaml")
+    modules = config["plugins"]
+    for module in modules if isinstance(modules, list) else ():
+        try:
+            path = plugins.catalog(str(module))
+            sections = read_yaml(path)
+        except ConfigError as error:
+            problems += error.problems
+            continue
+        except UsageError as error:
+            problems.append(f"`plugins`: {error}")
+            continue
+        for kind, entries in sections.items():
+            if kind in plugins.KINDS:
+                add(kind, entries or {}, f"{path}: {kind}")
+            else:
+                problems.append(f"{path}: kind {_unknown(kind, plugins.KINDS)}")
+    catalogs["encoders"] |= _controls(catalogs["encoders"])
+    return catalogs, problems
 
 
 def _malformed(config: Mapping[str, Any], template: Mapping[str, Any]) -> bool:
@@ -736,19 +836,22 @@ def _judge_problems(plan: Plan) -> list[str]:
     return problems
 
 
+def _is_untrained(encoder: Mapping[str, Any]) -> bool:
+    return encoder["source"] == "untrained" or (encoder["source"] == "plugin" and "seed" in encoder)
+
+
 def _controls(encoders: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """For every encoder the same network with random weights, as an entry of its own."""
     return {
         f"{name}-untrained": {
-            "source": "untrained",
-            "model": entry["model"],
-            "family": entry["family"],
+            "source": "plugin" if "plugin" in entry else "untrained",
+            **{key: entry[key] for key in ("model", "family", "plugin") if key in entry},
             "seed": 0,
         }
         for name, entry in encoders.items()
         if isinstance(entry, dict)
         and {"source", "model", "family"} <= set(entry)
-        and entry["source"] != "untrained"
+        and not _is_untrained(entry)
     }
 
 

@@ -278,3 +278,8 @@ def test_bad_input_is_named(invented_pcmp, invented_weights, tmp_path):
     write_table(tmp_path / "scores.parquet", scores, "scores")
     with pytest.raises(ArtifactError, match="higher_is_better"):
         _run(inputs | {"baselines": tmp_path / "scores.parquet"}, tmp_path, good)
+
+
+def test_a_newcomer_needs_the_slice_in_which_metrics_are_compared(invented_pcmp):
+    with pytest.raises(ValueError, match=r"expected benchmark.slices with macro, .* got \['all'\]"):
+        machine_preference.challenge({"benchmark": {"slices": ["all"]}}, {}, invented_pcmp.paths["scores"])

@@ -221,23 +221,16 @@ def test_catalog_names_compressais_own_networks(name: str, tmp_path: Path, monke
             codecs.load(entry, point)
 
 
-def test_fetches_by_compressais_own_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its download is played by a file of another content, which loading then refuses by its digest."""
-    from compressai.zoo import image
-
-    def download(url: str, progress: bool) -> dict[str, torch.Tensor]:
-        path = tmp_path / "checkpoints" / url.rpartition("/")[2]
-        path.parent.mkdir()
-        network = codecs.build(FACTORIZED, (128, 192))
-        codecs.update_tables(network)
-        torch.save(network.state_dict(), path)
-        return network.state_dict()
-
+def test_a_pretrained_file_is_believed_by_its_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(image, "load_state_dict_from_url", download)
     entry = CATALOG[FACTORIZED]
-    path = codecs.fetch(entry, "q1")
+    path, _ = codecs.weights_file(entry, "q1")
     assert path == tmp_path / "checkpoints" / "bmshj2018-factorized-prior-1-446d5c7f.pth.tar"
+    assert codecs.address(entry, "q1").endswith(f"/{path.name}")
+    path.parent.mkdir()
+    network = codecs.build(FACTORIZED, (128, 192))
+    codecs.update_tables(network)
+    torch.save(network.state_dict(), path)
     with pytest.raises(ArtifactError, match="expected sha256 446d5c7f, got"):
         codecs.load(entry, "q1")
     loaded = codecs.load(entry, "q1", path)  # a file of one's own is what one says it is
@@ -251,9 +244,23 @@ def test_says_which_points_lack_weights_or_channels(tmp_path: Path) -> None:
     (tmp_path / "w.safetensors").touch()
     with pytest.raises(ValueError, match="q9: expected channels, since CompressAI has no such network"):
         codecs.load({"model": FACTORIZED, "points": points}, "q9", tmp_path / "w.safetensors")
-    own = {"q1": {"lambda": 0.3, "weights": "mine.pth", "sha256": "0" * 64}}
-    with pytest.raises(ValueError, match="nothing to fetch"):
-        codecs.fetch({"model": FACTORIZED, "points": own}, "q1")
+    assert codecs.address({"model": FACTORIZED, "pretrained": "mse", "points": points}, "q9") is None
+
+
+@pytest.mark.parametrize("model", ["bmshj2018-factorized", "bmshj2018-hyperprior"])
+def test_a_forward_pass_takes_images_of_any_size(
+    random_codec: Make, photograph: Photograph, model: str
+) -> None:
+    """The reconstruction is what padding by hand gives, cut back; whole multiples are left as they are."""
+    network, images = random_codec(model), to_tensor(photograph(72, 96))[None]
+    step = codecs.stride(network)
+    rows, columns = -72 % step, -96 % step
+    padded = torch.nn.functional.pad(images, (0, columns, 0, rows), mode="replicate")
+    with torch.no_grad():
+        output, by_hand = codecs.forward(network, images), network(padded)
+    assert output["x_hat"].shape == images.shape
+    assert torch.equal(output["x_hat"], by_hand["x_hat"][..., :72, :96])
+    assert all(torch.equal(output["likelihoods"][k], v) for k, v in by_hand["likelihoods"].items())
 
 
 @pytest.fixture(scope="module", params=["bmshj2018-factorized", "bmshj2018-hyperprior"])

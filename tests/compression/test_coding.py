@@ -160,5 +160,4 @@ def test_lists_codecs(capsys) -> None:
     rows = {line.split()[0]: line for line in lines}
     assert rows["tiny-hyperprior"].endswith("here")
     assert rows["jpeg"].endswith("none needed")
-    assert cli.main(["codecs", "--fetch", "jpeg"]) == 2
     assert cli.main(["codecs", "--images", "."]) == 2

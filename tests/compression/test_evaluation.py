@@ -93,7 +93,7 @@ def test_measures_a_folder(tmp_path: Path, photograph: Photograph) -> None:
 @pytest.mark.skipif("MLCLIPSIM_ASSETS" not in os.environ, reason="needs $MLCLIPSIM_ASSETS")
 @pytest.mark.parametrize(("name", "quality"), PUBLISHED)
 def test_reproduces_compressais_published_results(name: str, quality: int, tmp_path: Path) -> None:
-    """Where `mlclipsim codecs --fetch` was run: within 1e-3 bpp, and 0.01 dB with or without rounding."""
+    """Where `mlclipsim fetch` was run: within 1e-3 bpp, and 0.01 dB with or without rounding."""
     try:
         coding.open_codec(coding.entry_of(name), quality)
     except ArtifactError as error:

@@ -61,6 +61,11 @@ def test_an_absent_data_set_says_where_it_is_and_what_it_asks(tmp_path):
     ]
 
 
+def test_an_absent_data_set_that_can_be_fetched_says_so(tmp_path):
+    entry = entry_of("kadid10k", tmp_path / "x")
+    assert check("kadid10k", entry) == [f"{tmp_path / 'x'} is not there; `mlclipsim fetch kadid10k` gets it"]
+
+
 def test_long_lists_are_cut(tmp_path):
     TREES["kadid10k"](tmp_path)
     lines = [f"I01_01_{number:02d}.png,I01.png,3,0.1" for number in range(2, 12)]

@@ -134,20 +134,3 @@ for step, judges in (("human_iqa", "people"), ("machine_iqa", "machines")):
             "python -m mlclipsim step {params.step} --spec {params.spec:q} {params.inputs:q}"
             " --output correlations={output.correlations:q} --output comparisons={output.comparisons:q}"
             " > {log:q} 2>&1"
-
-
-# `snakemake check_tid2013`: is it there, complete and sound? Makes nothing, so it always runs.
-for name in plan.catalogs["datasets"]:
-
-    rule:
-        name:
-            f"check_{name.replace('-', '_')}"
-        log:
-            f"results/checks/{name}.txt",
-        localrule: True
-        conda:
-            "../../environment.yml"
-        params:
-            name=name,
-        shell:
-            "python -m mlclipsim check-data {params.name:q} 2>&1 | tee {log:q}"

@@ -5,7 +5,7 @@ rule bibtex:
     input:
         results=rules.all.input,
         bibliography="config/references.bib",
-        catalogs=[f"config/catalog/{name}.yaml" for name in plan.catalogs],
+        catalogs=[f"config/catalog/{name}.yaml" for name in spec.CATALOGS],
         code=steps.module_code("citations"),
     output:
         bib=plan.own("references.bib"),

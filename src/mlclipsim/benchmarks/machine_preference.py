@@ -27,7 +27,17 @@ from mlclipsim.benchmarks.consensus import credit, preference
 from mlclipsim.pcmp.labels import mean, soft_label
 from mlclipsim.randomness import derive_seed, generator
 
-__all__ = ["GROUPS", "OURS", "PRIMARY_SLICE", "SLICES", "Jury", "evaluate", "family_pairs", "of_scores"]
+__all__ = [
+    "GROUPS",
+    "OURS",
+    "PRIMARY_SLICE",
+    "SLICES",
+    "Jury",
+    "challenge",
+    "evaluate",
+    "family_pairs",
+    "of_scores",
+]
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +54,7 @@ SLICES = (
     "task",
 )
 GROUPS = ("held_out", "seen")
-# Whom ours is compared with, all in one Holm family per table: whatever a reader may call a baseline.
+# Whom ours, or a newcomer, is compared with, all in one Holm family: whatever a reader may call a baseline.
 _COMPARED = ("fidelity", "perceptual", "machine", "ours", "prior")
 # Rows of PCMP that not every preset can have: metric -> (class, needs).
 _NOT_EVERYWHERE = {
@@ -113,6 +123,26 @@ class Slice:
         return np.stack(columns, axis=1)
 
 
+@dataclass(frozen=True)
+class _Contest:
+    """Test pairs, who judges them, in which slices, and who stands; ours is the first entrant."""
+
+    test: pd.DataFrame
+    juries: dict[str, Jury]  # by group of voters
+    slices: dict[str, list[Slice]]
+    entrants: list[Entrant]
+    clusters: np.ndarray  # (pairs,) number of the reference
+    draws: np.ndarray  # resamples of references
+
+    def rows(self, group: str, part: Slice, entrants: Sequence[Entrant]) -> list[dict[str, Any]]:
+        return _rows(group, part, entrants, self.clusters, self.draws)
+
+    def compare(self, group: str, entrants: Sequence[Entrant]) -> list[dict[str, Any]]:
+        """The first of ``entrants`` against each of the others, in the primary slice."""
+        primary = [part for part in self.slices[group] if part.name == PRIMARY_SLICE]
+        return _compare(group, primary[0], entrants, self.clusters, self.draws) if primary else []
+
+
 def evaluate(spec: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Path]) -> None:
     """Step ``preference``: every metric and control against seen and held-out voters, in every slice.
 
@@ -126,6 +156,72 @@ def evaluate(spec: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Pa
     ``metrics``, the catalog entries asked for, so that those without scores appear as not run, and
     ``encoder``, its catalog entry in ``entry``.
     """
+    contest = _contest(spec, inputs)
+    rows, compared, ceilings = [], [], {}
+    for group, jury in contest.juries.items():
+        for part in contest.slices[group]:
+            rows += contest.rows(group, part, contest.entrants)
+        compared += contest.compare(group, contest.entrants)
+        ceilings[group] = {
+            "agreement": [_number(consensus.agreement(votes)) for votes in jury.votes],
+            "voters": [list(fold[group]) for fold in spec["folds"]],
+        }
+    frame = pd.DataFrame(rows)
+    for group, of_group in ceilings.items():
+        mine = frame[(frame["voters"] == group) & (frame["metric"] == "ceiling")]
+        of_group |= {
+            variant: {s: _number(e) for s, e in zip(part["slice"], part["estimate"], strict=True)}
+            for variant, part in mine.groupby("variant")
+        }
+    frame = pd.concat([frame, _not_run(frame, spec.get("metrics") or {})], ignore_index=True)
+    write_table(outputs["preference"], frame, "preference")
+    write_json(
+        outputs["comparisons"],
+        {
+            "ours": OURS,
+            "slice": PRIMARY_SLICE,
+            "primary_voters": "held_out",
+            "alpha": 0.05,
+            "comparisons": compared,
+        },
+    )
+    write_json(outputs["ceilings"], ceilings)
+
+
+def challenge(
+    spec: dict[str, Any], inputs: dict[str, Any], scores: Path
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """A metric that was no entrant, judged as the entrants were.
+
+    Args:
+        spec, inputs: as :func:`evaluate` had them.
+        scores: of the newcomer, on all images of those pairs.
+
+    Returns:
+        Its rows of table_2; the entrants' rows of the primary slice; and the newcomer against each entrant
+        that ours is compared with, paired, in the primary slice, Holm's correction over all of one group.
+
+    Raises:
+        ValueError: the run has no primary slice.
+    """
+    slices = list(spec.get("benchmark", {}).get("slices") or SLICES)
+    if PRIMARY_SLICE not in slices:
+        raise ValueError(
+            f"expected benchmark.slices with {PRIMARY_SLICE}, in which metrics are compared, got {slices}; "
+            "add it and run the workflow again"
+        )
+    contest = _contest(spec, inputs)
+    (newcomer,) = of_scores(contest.test, scores)
+    own, standing, compared = [], [], []
+    for group, parts in contest.slices.items():
+        for part in parts:
+            own += contest.rows(group, part, [newcomer])
+            standing += contest.rows(group, part, contest.entrants) if part.name == PRIMARY_SLICE else []
+        compared += contest.compare(group, [newcomer, *contest.entrants])
+    return pd.DataFrame(own), pd.DataFrame(standing), pd.DataFrame(compared)
+
+
+def _contest(spec: dict[str, Any], inputs: dict[str, Any]) -> _Contest:
     options = spec.get("benchmark", {})
     roles = list(options.get("roles") or ["pcmp_test"])
     wanted = list(options.get("slices") or SLICES)
@@ -158,38 +254,8 @@ def evaluate(spec: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Pa
         int(options.get("resamples", 10_000)),
         generator(spec["seed"], "preference", "bootstrap"),
     )
-    rows, compared, ceilings = [], [], {}
-    for group, jury in juries.items():
-        slices = _slices(test, jury, prior, wanted)
-        for part in slices:
-            rows += _rows(group, part, entrants, clusters, draws)
-        primary = next((part for part in slices if part.name == PRIMARY_SLICE), None)
-        if primary is not None:
-            compared += _compare(group, primary, entrants, clusters, draws)
-        ceilings[group] = {
-            "agreement": [_number(consensus.agreement(votes)) for votes in jury.votes],
-            "voters": [list(fold[group]) for fold in folds],
-        }
-    frame = pd.DataFrame(rows)
-    for group, of_group in ceilings.items():
-        mine = frame[(frame["voters"] == group) & (frame["metric"] == "ceiling")]
-        of_group |= {
-            variant: {s: _number(e) for s, e in zip(part["slice"], part["estimate"], strict=True)}
-            for variant, part in mine.groupby("variant")
-        }
-    frame = pd.concat([frame, _not_run(frame, spec.get("metrics") or {})], ignore_index=True)
-    write_table(outputs["preference"], frame, "preference")
-    write_json(
-        outputs["comparisons"],
-        {
-            "ours": OURS,
-            "slice": PRIMARY_SLICE,
-            "primary_voters": "held_out",
-            "alpha": 0.05,
-            "comparisons": compared,
-        },
-    )
-    write_json(outputs["ceilings"], ceilings)
+    slices = {group: _slices(test, jury, prior, wanted) for group, jury in juries.items()}
+    return _Contest(test, juries, slices, entrants, clusters, draws)
 
 
 def _jury(
@@ -514,11 +580,11 @@ def _rows(
 def _compare(
     group: str, primary: Slice, entrants: Sequence[Entrant], clusters: np.ndarray, draws: np.ndarray
 ) -> list[dict[str, Any]]:
-    """Ours against each, on the pairs that both score; Holm over all of them."""
-    ours, others = entrants[0], [entrant for entrant in entrants[1:] if entrant.kind in _COMPARED]
+    """The first entrant against each other, on the pairs that both score; Holm over all of them."""
+    first, others = entrants[0], [entrant for entrant in entrants[1:] if entrant.kind in _COMPARED]
 
     def against(part: Slice, draws: np.ndarray | None = None) -> list[statistics.Comparison]:
-        values = part.values([ours, *others])
+        values = part.values([first, *others])
         return statistics.compare(values[:, 0], values[:, 1:], clusters, part.strata, draws)
 
     # Inference is conditional on who votes: the same difference without each voter family in turn.

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mlclipsim.artifacts import read_json, sha256_of
-from mlclipsim.compression.codecs import CompressionModel, RateDistortionLoss
+from mlclipsim.compression.codecs import CompressionModel, RateDistortionLoss, forward
 from mlclipsim.compression.terms import (
     ClipDissimilarity,
     FeatureDistance,
@@ -184,7 +184,7 @@ def balance(
     distances, terms, squares = [], [], torch.zeros(2, dtype=torch.float64)
     for number, image in enumerate(images):
         with torch.no_grad():
-            decoded = base(image[None])["x_hat"]
+            decoded = forward(base, image[None])["x_hat"]
         decoded.requires_grad_()
         error = PEAK * (decoded - image).square().mean()
         distances.append(error.item())
@@ -254,7 +254,7 @@ class ArmObjective:
         return generator(self.seed, "codec_order", epoch).permutation(len(self.training)).tolist()
 
     def losses(self, model: CompressionModel, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return self._losses(model(batch["images"]), batch, self.training)
+        return self._losses(forward(model, batch["images"]), batch, self.training)
 
     def _losses(
         self, output: dict[str, Any], batch: dict[str, Tensor], originals: Originals
@@ -275,7 +275,7 @@ class ArmObjective:
         for start in range(0, n, self.size):
             index = list(range(start, min(n, start + self.size)))
             batch = {"images": self.validation.images[index].to(device), "index": torch.tensor(index)}
-            output = model(batch["images"])
+            output = forward(model, batch["images"])
             losses = self._losses(output, batch, self.validation)
             losses["task"] = self.proxy.distance(index, output["x_hat"])
             for key, value in losses.items():

@@ -37,7 +37,6 @@ from mlclipsim.places import locate
 
 with warnings.catch_warnings():  # it imports pytorch_msssim, which compiles a function with torch.jit
     warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
-    from compressai import zoo
     from compressai.entropy_models import EntropyBottleneck, EntropyModel
     from compressai.losses import RateDistortionLoss
     from compressai.models import CompressionModel
@@ -51,9 +50,10 @@ __all__ = [
     "EntropyModel",
     "LearnedCodec",
     "RateDistortionLoss",
+    "address",
     "build",
     "estimate_bits",
-    "fetch",
+    "forward",
     "load",
     "save",
     "save_moved",
@@ -87,7 +87,7 @@ def build(model: str, channels: Sequence[int]) -> CompressionModel:
 def load(entry: Mapping[str, Any], point: str, weights: Path | None = None) -> CompressionModel:
     """The network of a catalog entry (config/catalog/codecs.yaml) at one of its points, ready to code.
 
-    Without ``weights`` they are the entry's own, from a local file; see :func:`fetch` for CompressAI's.
+    Without ``weights`` they are the entry's own, from a local file; ``mlclipsim fetch`` gets CompressAI's.
     float16 weights are evaluated in float32. The tables of a checkpoint that has them are used as they are.
 
     Args:
@@ -157,9 +157,9 @@ def weights_file(entry: Mapping[str, Any], point: str) -> tuple[Path, str | None
     settings = _point(entry, point)
     if settings.get("weights"):
         return locate(settings["weights"]), settings.get("sha256")
-    metric = entry.get("pretrained", "unnamed metric")
-    url = model_urls.get(entry["model"], {}).get(metric, {}).get(_quality(point))
+    url = address(entry, point)
     if url is None:
+        metric = entry.get("pretrained", "unnamed metric")
         raise ValueError(
             f"{entry['model']} {point}: expected weights, since CompressAI has none for {metric}; name a file"
         )
@@ -168,17 +168,10 @@ def weights_file(entry: Mapping[str, Any], point: str) -> tuple[Path, str | None
     return Path(torch.hub.get_dir()) / "checkpoints" / name, prefix and prefix[1]
 
 
-def fetch(entry: Mapping[str, Any], point: str) -> Path:
-    """Let CompressAI download its pretrained weights of a point into torch's cache, where it expects them.
-
-    Raises:
-        ValueError: the entry's weights are not CompressAI's.
-    """
-    if _point(entry, point).get("weights"):
-        raise ValueError(f"{entry['model']} {point}: its weights are a file of yours; nothing to fetch")
-    path, _ = weights_file(entry, point)
-    zoo.image_models[entry["model"]](quality=_quality(point), metric=entry["pretrained"], pretrained=True)
-    return path
+def address(entry: Mapping[str, Any], point: str) -> str | None:
+    """From where CompressAI publishes its weights of a point, if it does."""
+    of_metrics: dict[str, dict[int, str]] = model_urls.get(entry["model"], {})
+    return of_metrics.get(entry.get("pretrained", ""), {}).get(_quality(point))
 
 
 def _state(path: Path) -> dict[str, Tensor]:
@@ -285,9 +278,8 @@ def estimate_bits(model: CompressionModel, image: np.ndarray) -> float:
 
     In bits. Real strings cost up to 2 percent more, and 16 bytes each, which the coder needs to end.
     """
-    images = _padded(image, model)
     with _coding(model):
-        likelihoods = model(images)["likelihoods"]
+        likelihoods = forward(model, _tensor(image, model))["likelihoods"]
     return sum(-float(values.double().log2().sum()) for values in likelihoods.values())
 
 
@@ -305,11 +297,24 @@ def _coding(model: CompressionModel) -> Iterator[None]:
         model.train(training)
 
 
-def _padded(image: np.ndarray, model: CompressionModel) -> Tensor:
-    """``(1, 3, H', W')`` in [0, 1]: the last row and column repeated up to multiples of the stride."""
-    images = to_tensor(check_array(image))[None]  # (1, 3, H, W)
-    rows, columns = (-side % stride(model) for side in image.shape[:2])
-    return F.pad(images, (0, columns, 0, rows), mode="replicate").to(next(model.parameters()).device)
+def forward(model: CompressionModel, images: Tensor) -> dict[str, Any]:
+    """What the network gives of images ``(B, 3, H, W)`` of any size: ``likelihoods``, of images padded as for
+    coding, and ``x_hat``, cut back to H and W.
+    """
+    height, width = images.shape[-2:]
+    output = model(_padded(images, model))
+    return output | {"x_hat": output["x_hat"][..., :height, :width]}
+
+
+def _tensor(image: np.ndarray, model: CompressionModel) -> Tensor:
+    """uint8 ``(H, W, 3)`` -> ``(1, 3, H, W)`` in [0, 1], where the network is."""
+    return to_tensor(check_array(image))[None].to(next(model.parameters()).device)
+
+
+def _padded(images: Tensor, model: CompressionModel) -> Tensor:
+    """The last row and column repeated up to multiples of the stride."""
+    rows, columns = (-side % stride(model) for side in images.shape[-2:])
+    return F.pad(images, (0, columns, 0, rows), mode="replicate") if rows or columns else images
 
 
 def _fingerprint(model: CompressionModel) -> bytes:
@@ -355,7 +360,7 @@ class LearnedCodec:
 
     def encode(self, image: np.ndarray) -> Bitstream:
         """Code a uint8 ``(H, W, 3)`` image."""
-        images = _padded(image, self.model)
+        images = _padded(_tensor(image, self.model), self.model)
         with _coding(self.model):
             coded = self.model.compress(images)
         height, width = image.shape[:2]

@@ -17,7 +17,7 @@ from mlclipsim.usage import UsageError
 if TYPE_CHECKING:  # compressai is imported where a learned codec is asked for
     from mlclipsim.compression.codecs import LearnedCodec
 
-__all__ = ["as_text", "catalog", "compress", "decompress", "entry_of", "fetch_all", "open_codec", "qualities"]
+__all__ = ["as_text", "catalog", "compress", "decompress", "entry_of", "open_codec", "qualities"]
 
 Entry = Mapping[str, Any]
 
@@ -59,20 +59,6 @@ def as_text() -> str:
             state = "here" if here == len(numbers) else f"{here} of {len(numbers)} here"
         rows.append((name, entry["model"], " ".join(map(str, numbers)), state))
     return listing.as_text(rows)
-
-
-def fetch_all(name: str) -> str:
-    """Let CompressAI download its weights of all points of a codec, and say where they lie.
-
-    Raises:
-        UsageError: an unknown codec, or one whose weights are not CompressAI's.
-    """
-    from mlclipsim.compression.codecs import fetch
-
-    entry = entry_of(name)
-    if "pretrained" not in entry:
-        raise UsageError(f"expected a codec with CompressAI's weights, got {name!r}; nothing to fetch")
-    return "\n".join(str(fetch(entry, point)) for point in entry["points"])
 
 
 def open_codec(entry: Entry, quality: int, weights: Path | None = None) -> LearnedCodec | ClassicalCodec:

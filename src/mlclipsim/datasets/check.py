@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from mlclipsim.datasets.human_images import READERS, load, pixels
 from mlclipsim.images import ImageError
 from mlclipsim.places import locate
 
-__all__ = ["check"]
+__all__ = ["check", "incomplete"]
 
 _SHOWN = 5  # files of a kind that are named; the others are counted
 
@@ -29,10 +29,16 @@ def check(name: str, entry: dict[str, Any]) -> list[str]:
         return []  # rendered by the package
     folder = locate(entry["path"])
     if not folder.is_dir():
+        if entry.get("url") or entry.get("remote"):
+            return [f"{folder} is not there; `mlclipsim fetch {name}` gets it"]
         where = f" from {entry['address']}" if entry.get("address") else ""
         return [f"{folder} is not there; get {name}{where} (needs: {entry.get('needs', 'a download')})"]
-    problems = [*_tree(folder, entry.get("tree") or {}), *_checksums(folder, entry.get("sha256") or {})]
-    return problems + (list(_judged(name, entry)) if entry["reader"] in READERS else [])
+    return incomplete(folder, entry) + (list(_judged(name, entry)) if entry["reader"] in READERS else [])
+
+
+def incomplete(folder: Path, entry: Mapping[str, Any]) -> list[str]:
+    """Which files of a data set are not there or others, without a look at the images themselves."""
+    return [*_tree(folder, entry.get("tree") or {}), *_checksums(folder, entry.get("sha256") or {})]
 
 
 def _tree(folder: Path, tree: dict[str, int]) -> Iterator[str]:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from mlclipsim import plugins
 from mlclipsim.artifacts import ArtifactError, stream_table
 from mlclipsim.datasets import bapps, csiq, live, tabulated, tid2013_rederived
 from mlclipsim.datasets.opinions import Opinions, Rated, Source
@@ -24,12 +25,24 @@ from mlclipsim.pcmp.match import psnr_db
 
 __all__ = ["READERS", "build", "load", "pixels"]
 
+
+def _plugin(entry: dict[str, Any]) -> Opinions:
+    opinions = plugins.load(entry["function"])(entry)
+    if not isinstance(opinions, Opinions):
+        raise TypeError(
+            f"{entry['function']}: expected mlclipsim.datasets.opinions.Opinions, got "
+            f"{type(opinions).__name__}; return those"
+        )
+    return opinions
+
+
 READERS: dict[str, Callable[[dict[str, Any]], Opinions]] = {
     "live": live.read,
     "csiq": csiq.read,
     "tid2013_rederived": tid2013_rederived.read,
     "bapps": bapps.read,
     "tabulated": tabulated.read,
+    "plugin": _plugin,
 }
 _CHUNK = 64  # images per row group
 

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mlclipsim import plugins
+
 __all__ = ["BUILDERS", "OnnxNetwork"]
 
 
@@ -60,12 +62,17 @@ def _timm_mcunet(architecture: str, weights: str | None) -> nn.Module:
     return EfficientNet(block_args=decode_arch_def(_MCUNET), num_features=0, stem_size=16, act_layer=nn.ReLU6)
 
 
+def _plugin(architecture: str, weights: str | None, **arguments: Any) -> nn.Module:
+    return plugins.load(architecture)(weights, **arguments)
+
+
 BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "zoo": _zoo,
     "timm": _timm,
     "torchvision": _torchvision,
     "timm_mobilenetv1": _timm_mobilenetv1,
     "timm_mcunet": _timm_mcunet,
+    "plugin": _plugin,
 }
 
 

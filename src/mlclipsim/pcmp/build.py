@@ -13,7 +13,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from mlclipsim.artifacts import iterate_table, read_table, stream_table, write_table
-from mlclipsim.distortions import family
+from mlclipsim.distortions import families
 from mlclipsim.images import decode_image, encode_image
 from mlclipsim.pcmp.design import design
 from mlclipsim.pcmp.drops import Drops, drops_table
@@ -34,8 +34,7 @@ def distort(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Pa
     the same bytes.
     """
     seed, settings = spec["seed"], spec["pcmp"]
-    for name in settings["families"]:
-        family(name)  # an unknown name fails here, not in a worker
+    families(settings["families"], settings.get("plugins", {}))  # an unknown name fails here, not in a worker
     index = read_table(inputs["references"], "references", columns=["reference_id", "role"])
     wanted = index[index["role"].str.startswith("pcmp_")]
     blocks = design(
@@ -79,13 +78,13 @@ def _distort_chunk(
 ) -> tuple[int, pd.DataFrame, Drops]:
     rows: list[dict[str, Any]] = []
     drops: Drops = Counter()
+    known = families(settings["families"], settings.get("plugins", {}))
     for reference_id, role, stored, names in chunk:
         reference = decode_image(stored)
         curves = {}
         for name in names:
-            entry = family(name)
-            field = entry.draw(reference, generator(seed, "field", reference_id, name))
-            curves[name] = Curve(reference, entry, field)
+            field = known[name].draw(reference, generator(seed, "field", reference_id, name))
+            curves[name] = Curve(reference, known[name], field)
         for target_db in settings["targets_db"]:
             signs = {
                 name: 1
@@ -105,7 +104,7 @@ def _distort_chunk(
                         "role": role,
                         "target_db": target_db,
                         "family": name,
-                        "photometric": family(name).photometric,
+                        "photometric": known[name].photometric,
                         "strength": result.strength,
                         "psnr_db": result.psnr_db,
                         "evaluations": result.evaluations,

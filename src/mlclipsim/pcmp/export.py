@@ -89,7 +89,8 @@ def export(
                 "made them"
             )
         _check_ids(spool)
-        written = _write_images(spool, tables, folder, seed, shards, images, counts)
+        outside = config.get("pcmp_images", {}).get("pcmp", {}).get("plugins", {})
+        written = _write_images(spool, tables, folder, seed, shards, images, counts, outside)
         _write_pairs(spool, folder, n_folds, counts)
         counts["votes"] = vote_counts(write_votes(spool, folder))
         _write_small(tables, folder, version, counts)
@@ -235,6 +236,7 @@ def _write_images(
     shards: int,
     keep: bool,
     counts: dict[str, Any],
+    outside: dict[str, Any],
 ) -> list[dict[str, Any]]:
     """Shards and recipe; ``file, rows, sha256`` of each shard."""
     total = spool.one("SELECT count(*) FROM refs")
@@ -262,7 +264,9 @@ def _write_images(
                     )
                     first = place == total * number // shards
                     distorted = (sources["images"].row(*where) for where in mine)
-                    for meta, made_by, stored in _of_reference(reference, distorted, seed, check=first):
+                    for meta, made_by, stored in _of_reference(
+                        reference, distorted, seed, check=first, outside=outside
+                    ):
                         recipe.add((*meta, *made_by))
                         rows.add(shard_row(meta, stored))
                         _count(counted, dict(zip(schema("recipe").names, meta, strict=False)))
@@ -275,7 +279,12 @@ def _write_images(
 
 
 def _of_reference(
-    reference: dict[str, Any], distorted: Iterable[dict[str, Any]], seed: int, *, check: bool
+    reference: dict[str, Any],
+    distorted: Iterable[dict[str, Any]],
+    seed: int,
+    *,
+    check: bool,
+    outside: dict[str, Any],
 ) -> Iterator[tuple[tuple, tuple, bytes]]:
     """(columns of the image, columns of the recipe alone, stored bytes): the reference, then its images."""
     pixels = decode_image(reference["image"])
@@ -286,7 +295,7 @@ def _of_reference(
     nothing = (None,) * 6
     # No seed is 0 rather than empty: pandas would read a column with gaps as float and round the others.
     yield (name, *shared, *nothing, width, height, own), (own, 0), reference["image"]
-    pen = Pen(pixels)
+    pen = Pen(pixels, outside)
     for row in distorted:
         image = decode_image(row["image"])
         digest, drawn_from = pixel_sha256(image), field_seed(seed, name, row["family"])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from PIL import features
 
-from mlclipsim.distortions import family
+from mlclipsim.distortions import families
 from mlclipsim.provenance import package_version
 from mlclipsim.randomness import derive_seed
 
@@ -29,14 +30,18 @@ def pixel_sha256(image: np.ndarray) -> str:
 
 
 class Pen:
-    """Draws the distorted images of one reference, uint8 ``(H, W, 3)``; each field is drawn once."""
+    """Draws the distorted images of one reference, uint8 ``(H, W, 3)``; each field is drawn once.
 
-    def __init__(self, reference: np.ndarray) -> None:
-        self._reference = reference
+    ``outside``: catalog entries of families that plug-ins bring. Whoever draws a data set of others has none:
+    what they published does not say which code runs here.
+    """
+
+    def __init__(self, reference: np.ndarray, outside: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        self._reference, self._outside = reference, outside or {}
         self._fields: dict[tuple[str, int], Any] = {}
 
     def draw(self, family_name: str, seed: int, strength: float) -> np.ndarray:
-        entry = family(family_name)
+        entry = families([family_name], self._outside)[family_name]
         if (family_name, seed) not in self._fields:
             self._fields[family_name, seed] = entry.draw(self._reference, np.random.default_rng(seed))
         return entry.apply(self._reference, strength, self._fields[family_name, seed])

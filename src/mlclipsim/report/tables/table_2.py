@@ -14,7 +14,7 @@ from mlclipsim.artifacts import read_table
 from mlclipsim.report.style import CLASSES, label
 from mlclipsim.report.tables.writer import NOTHING, bold, number, write
 
-__all__ = ["make"]
+__all__ = ["make", "of_pcmp"]
 
 COLUMNS = [
     "benchmark",
@@ -54,16 +54,9 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
     ``quantity`` of a row is ``2afc``, ``tau`` or ``srcc``. On other people's benchmarks the judges are
     theirs, held out from us; slices are ``all`` and ``type=<distortion>``.
     """
-    own = pd.concat(
-        [
-            read_table(inputs["preference"], "preference").assign(quantity="2afc"),
-            read_table(inputs["severity"], "preference").assign(quantity="tau"),
-        ],
-        ignore_index=True,
-    )
+    own = of_pcmp(*(read_table(inputs[name], "preference") for name in ("preference", "severity")))
     others = _elsewhere(read_table(inputs["correlations"], "correlations"))
-    frame = pd.concat([own, others], ignore_index=True).astype(dict.fromkeys(_OF_SEVERITY, "Int64"))
-    tidy = frame[COLUMNS + [name for name in frame.columns if name not in COLUMNS]]
+    tidy = pd.concat([own, others], ignore_index=True).astype(dict.fromkeys(_OF_SEVERITY, "Int64"))
     ran = own[_ran(own)]
     printed, rules = _pivot(ran, others[_ran(others) & (others["slice"] == "all")])
     primary = ran[(ran["slice"] == "macro") & (ran["voters"] == "held_out")]
@@ -97,6 +90,13 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
         caption="Machine preference on PCMP test pairs matched in PSNR",
         name="table_2", notes=notes, rules=rules,
     )  # fmt: skip
+
+
+def of_pcmp(preference: pd.DataFrame, severity: pd.DataFrame) -> pd.DataFrame:
+    """Rows of table_2 on PCMP, in its columns: 2AFC, then severity."""
+    parts = [preference.assign(quantity="2afc"), severity.assign(quantity="tau")]
+    frame = pd.concat(parts, ignore_index=True).astype(dict.fromkeys(_OF_SEVERITY, "Int64"))
+    return frame[COLUMNS + [name for name in frame.columns if name not in COLUMNS]]
 
 
 def _ran(frame: pd.DataFrame) -> pd.Series:
