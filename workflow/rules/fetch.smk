@@ -49,5 +49,4 @@ for name in plan.catalogs["datasets"]:
             name=name,
             config=CATALOGS,
         shell:
-            "python -m mlclipsim check-data {params.name:q} --config {params.config:q} 2>&1"
-            " | tee {log:q}"
+            "python -m mlclipsim check-data {params.name:q} --config {params.config:q} 2>&1 | tee {log:q}"
