@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from mlclipsim import plugins, spec
 from mlclipsim.spec import ConfigError
@@ -306,3 +307,10 @@ def test_the_page_shows_the_example_as_it_is():
         shown[name] = f"{shown[name]}\n{block}" if name in shown else block
     files = {path.name: path.read_text(encoding="utf-8") for path in (EXAMPLE / "my_plugin").glob("*.*")}
     assert shown == files
+
+
+def test_the_settings_on_the_page_can_be_planned():
+    blocks = re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.M)
+    (chosen, codec) = (spec.load(yaml.safe_load(block), planning=True) for block in blocks)
+    assert set(chosen.slice("baselines")["metrics"]) == {"psnr", "ssim", "gradient_error"}
+    assert codec.slice("rate_task")["codecs"]["jpeg-dense"]["qualities"][-1] == 40

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,9 @@ _MEASURES = {
     "ms_ssim": "MS-SSIM",
 }
 _KEY = ["images", "task", "measure"]
-_GREY = "0.62"  # reference lines
-_LEGEND_MM, _ROW_MM, _PANEL_MM = 16.0, 48.0, 34.0
+_GREY = "0.55"  # reference lines, told apart by their dashes
+_DASHES = ((0, ()), (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)), (0, (7, 2)), (0, (4, 1, 1, 1, 1, 1)))
+_LEGEND_MM, _ROW_MM, _PANEL_MM = 18.0, 48.0, 34.0
 _MARGIN = 1.3  # of rates, beyond those of the arms
 _TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
@@ -45,6 +47,8 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
     on which nothing is judged.
     """
     curves = read_table(inputs["curves"], "rate_task_curves")
+    references = sorted(set(curves["codec"][~curves["arm"].isin(ARM_STYLES)]), key=label)
+    dashes = dict(zip(references, itertools.cycle(_DASHES), strict=False))
     write_csv(outputs["csv"], curves)
     rows = _panels(curves)
     height = _LEGEND_MM + _ROW_MM * len(rows)
@@ -57,7 +61,7 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
                 bottom = height - 6 - _PANEL_MM - number * _ROW_MM
                 axes = place.axes(12 + column * width, bottom, width - 12, _PANEL_MM)
                 part = curves[(curves[_KEY] == list(key)).all(axis=1)]
-                _panel(axes, part)
+                _panel(axes, part, dashes)
                 _name(axes, key, int(part["n_images"].iloc[0]), first=column == 0)
                 for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
                     handles.setdefault(name, handle)
@@ -90,18 +94,9 @@ def _panels(curves: pd.DataFrame) -> list[list[tuple[str, str, str]]]:
     return [row for row in (first, second, third) if row]
 
 
-def _panel(axes: Axes, part: pd.DataFrame) -> None:
+def _panel(axes: Axes, part: pd.DataFrame, dashes: dict[str, Any]) -> None:
     ours = part[part["arm"].isin(ARM_STYLES)]
     left, right = ours["bpp"].min() / _MARGIN, ours["bpp"].max() * _MARGIN
-    for (codec, arm), line in part.groupby(["codec", "arm"]):
-        line = line[line["bpp"].between(left, right)].sort_values("bpp")
-        if arm in ARM_STYLES or line.empty:
-            continue
-        axes.plot(line["bpp"], line["value"], color=_GREY, linewidth=0.8, zorder=1)
-        axes.annotate(
-            label(codec), (line["bpp"].iloc[-1], line["value"].iloc[-1]), color="0.45", fontsize="xx-small",
-            xytext=(2, -2), textcoords="offset points", annotation_clip=False,
-        )  # fmt: skip
     for arm in sorted(ours["arm"].unique(), key=arm_order):
         line = ours[ours["arm"] == arm].sort_values("bpp")
         style = ARM_STYLES[arm]
@@ -109,6 +104,12 @@ def _panel(axes: Axes, part: pd.DataFrame) -> None:
             line["bpp"], line["ci_low"], line["ci_high"], color=style["color"], alpha=0.13, linewidth=0
         )
         axes.plot(line["bpp"], line["value"], markersize=2.6, label=label(arm), **style)
+    for codec, dash in dashes.items():
+        line = part[(part["codec"] == codec) & part["bpp"].between(left, right)].sort_values("bpp")
+        axes.plot(
+            line["bpp"], line["value"], color=_GREY, linewidth=0.8, linestyle=dash, zorder=1,
+            label=label(codec),
+        )  # fmt: skip
     if part["uncoded"].notna().any():
         axes.axhline(
             part["uncoded"].iloc[0], color="black", linewidth=0.7, linestyle=(0, (3, 2)), label="uncoded"

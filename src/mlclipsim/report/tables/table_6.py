@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mlclipsim.artifacts import read_json, read_table
-from mlclipsim.report.style import TASKS, arm_order, label
+from mlclipsim.report.style import ARM_STYLES, TASKS, arm_order, label
 from mlclipsim.report.tables.writer import NOTHING, bold, number, write
 
 __all__ = ["make"]
@@ -93,12 +93,19 @@ def _rows(gains: pd.DataFrame, truth: pd.Series) -> tuple[pd.DataFrame, list[int
                     "truth": number(truth.get((task, row.arm), np.nan), signed=True),
                     "BD-rate, %": _percent(row.bd_rate_percent),
                     "falls": NOTHING if np.isnan(row.inversions) else f"{row.inversions:.0f}",
-                    "seeds": f"{row.n_seeds:.0f}" if row.n_seeds else "not run",
+                    "seeds": _seeds(row),
                     "bpp for .90": _rate(row, row.bpp_90, 0.90),
                     "bpp for .95": _rate(row, row.bpp_95, 0.95),
                 }
             )
     return pd.DataFrame(rows), rules
+
+
+def _seeds(row: Any) -> str:
+    """Of the arm's trainings; a reference line was not trained here, and meets each of the anchor's."""
+    if not row.n_seeds:
+        return "not run"
+    return f"{row.n_seeds:.0f}" if row.arm in ARM_STYLES and row.arm != "base" else NOTHING
 
 
 def _percent(value: float) -> str:
