@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -68,14 +67,3 @@ def test_no_two_codecs_share_an_id(tmp_path: Path) -> None:
     (tmp_path / "config" / "catalog" / "codecs.yaml").write_text(yaml.safe_dump(entries, sort_keys=False))
     with pytest.raises(ConfigError, match="'avif' has the id 128 of 'jpeg'; take a free one"):
         load({}, tmp_path, planning=True)
-
-
-def test_the_example_of_the_page_is_a_codec_that_can_be_named(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "codecs.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    own = {"compression": {"codec": "my-factorized", "points": ["q1", "q3"], "trial_point": "q1"}}
-    plan = load({"preset": "ci", "assets_dir": str(tmp_path)} | own | yaml.safe_load(block), planning=True)
-    assert "jpeg-fine" in plan.slice("rate_task")["codecs"]
-    assert plan.slice("codec_trial")["codec"]["name"] == "my-factorized"
-    with pytest.raises(ConfigError, match="take a free one"):
-        load({"preset": "ci"} | yaml.safe_load(block.replace("id: 200", "id: 1")), planning=True)
