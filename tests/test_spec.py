@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
+import yaml
 
 from mlclipsim import spec
 from mlclipsim.spec import ConfigError, canonical, load, merge
@@ -302,6 +304,10 @@ def test_a_style_changes_the_figures_and_nothing_else():
     changed = {step for step in STEPS if plain.text(step) != other.text(step)}
     assert changed - {"record"} == {step for step in STEPS if step.startswith("figure_")}
     assert json.loads(other.text("figure_3"))["style"]["column_mm"] == 88.9
+    page = (spec.project_root() / "docs" / "catalogs.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    own = load({"preset": "ci"} | yaml.safe_load(block), planning=True)
+    assert own.slice("figure_3")["style"]["font"] == "DejaVu Serif"
     assert problems(preset="ci", style="iee") == [
         "`style`: 'iee' is unknown; did you mean 'ieee'? (config/catalog/styles.yaml)"
     ]

@@ -6,36 +6,37 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from mlclipsim import citations, pretrained, spec
+from mlclipsim import citations, fetch, spec
 
 Entry = Mapping[str, Any]
 
-_COLUMNS: dict[str, dict[str, Callable[[Entry], Any]]] = {
-    "datasets": {"what": lambda entry: entry["source"]},
+# Heading -> what stands there of an entry, by its name and what the catalog says.
+_COLUMNS: dict[str, dict[str, Callable[[str, Entry], Any]]] = {
+    "datasets": {"what": lambda _, entry: entry["source"]},
     "encoders": {
-        "model": lambda entry: " ".join(filter(None, [f"`{entry['model']}`", entry.get("pretrained")])),
-        "family": lambda entry: entry["family"],
+        "model": lambda _, entry: " ".join(filter(None, [f"`{entry['model']}`", entry.get("pretrained")])),
+        "family": lambda _, entry: entry["family"],
     },
     "machines": {
-        "task": lambda entry: entry["task"],
-        "family": lambda entry: entry["family"],
-        "sees (px)": lambda entry: entry["input_size"],
+        "task": lambda _, entry: entry["task"],
+        "family": lambda _, entry: entry["family"],
+        "sees (px)": lambda _, entry: entry["input_size"],
     },
     "metrics": {
-        "class": lambda entry: entry["class"],
-        "better": lambda entry: "higher" if entry["higher_is_better"] else "lower",
-        "library": lambda entry: entry["library"],
-        "variant": lambda entry: entry["variant"],
+        "class": lambda _, entry: entry["class"],
+        "better": lambda _, entry: "higher" if entry["higher_is_better"] else "lower",
+        "library": lambda _, entry: entry["library"],
+        "variant": lambda _, entry: entry["variant"],
     },
     "codecs": {
-        "model": lambda entry: f"`{entry['model']}` ({entry['library']})",
-        "qualities": lambda entry: ", ".join(map(str, entry.get("qualities") or entry["points"])),
+        "model": lambda _, entry: f"`{entry['model']}` ({entry['library']})",
+        "qualities": lambda _, entry: ", ".join(map(str, entry.get("qualities") or entry["points"])),
     },
     "styles": {
-        "whole page (mm)": lambda entry: entry["width_mm"],
-        "column (mm)": lambda entry: entry["column_mm"],
-        "letters": lambda entry: f"{entry['font']}, {entry['font_size_pt']:g} pt",
-        "png (dpi)": lambda entry: entry["dpi"],
+        "whole page (mm)": lambda _, entry: entry["width_mm"],
+        "column (mm)": lambda _, entry: entry["column_mm"],
+        "letters": lambda _, entry: f"{entry['font']}, {entry['font_size_pt']:g} pt",
+        "png (dpi)": lambda _, entry: entry["dpi"],
     },
 }
 
@@ -57,23 +58,24 @@ def _table(catalog: str, entries: Mapping[str, Entry]) -> str:
     if catalog != "styles":  # those need nothing, and cite nothing
         columns["needs"] = _needs
         if any("licence" in entry for entry in entries.values()):
-            columns["licence"] = lambda entry: entry.get("licence", "")
-        columns["cite"] = lambda entry: ", ".join(map(_citation, _keys(entry)))
+            columns["licence"] = lambda _, entry: entry.get("licence", "")
+        columns["cite"] = lambda _, entry: ", ".join(map(_citation, _keys(entry)))
     rows = [["name", *columns], ["---"] * (len(columns) + 1)]
-    rows += [[f"`{name}`", *(cell(entry) for cell in columns.values())] for name, entry in entries.items()]
+    rows += [
+        [f"`{name}`", *(cell(name, entry) for cell in columns.values())] for name, entry in entries.items()
+    ]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows)
 
 
-def _needs(entry: Entry) -> str:
-    if "needs" in entry:
-        return f"[{entry['needs']}]({entry['address']})" if "address" in entry else str(entry["needs"])
-    if entry.get("library") == "compressai" and "pretrained" in entry:
-        return "`mlclipsim codecs --fetch` with its name"
-    if pretrained.is_fetched(dict(entry)):
-        return f"`{pretrained.command(dict(entry))}`"
+def _needs(name: str, entry: Entry) -> str:
     place = entry.get("weights") or entry.get("checkpoint") or ""
-    inside = place.removeprefix("assets:")
-    return "nothing" if inside == place else f"`{inside}` in the assets folder"
+    if fetch.knows(dict(entry)):
+        return f"`snakemake fetch_{name.replace('-', '_')}`"
+    if "address" in entry:
+        return f"[{entry['needs']}]({entry['address']})"
+    if place.startswith("assets:"):
+        return f"`{place.removeprefix('assets:')}` in the assets folder"
+    return str(entry.get("needs", "nothing"))
 
 
 def _keys(entry: Entry) -> list[str]:

@@ -42,6 +42,8 @@ def _as_a_page(found: re.Match[str]) -> str:
         return found[0]
     if catalog := re.fullmatch(r"config/catalog/(\w+)\.yaml", place):
         return f"{found['words']}(catalogs.md#{catalog[1]})"
+    if place == "config/catalog":
+        return f"{found['words']}(catalogs.md)"
     if place == "config/config.yaml":
         return f"{found['words']}(configuration.md)"
     return found["words"].strip("[]")

@@ -1,8 +1,10 @@
 """ML-CLIPSim among the metrics of pyiqa (IQA-PyTorch), if it is installed.
 
-register()
-metric = pyiqa.create_metric("ml_clip_sim", encoder="scene-clip")
-metric(distorted, reference)
+    register()
+    metric = pyiqa.create_metric("ml_clip_sim", encoder="scene-clip")
+    metric(distorted, reference)
+
+Its order: the distorted image comes first.
 """
 
 from __future__ import annotations
