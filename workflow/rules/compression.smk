@@ -9,24 +9,16 @@ CODECS = [
     for seed in range(COMPRESSION["seeds"])
 ]
 TRIALS = range(len(COMPRESSION["rhos"]))
-FITTED = ("ml_clipsim", "decoder_only")  # the arms whose loss has the weights of the fit
-
-
-def originals(wildcards):
-    """What training and validation images are made from: scenes are rendered anew."""
-    scenes = plan.entry("datasets", config["references"]["source"])["reader"] == "scenes"
-    return [] if scenes else rules.references.output.references
-
-
-def fitted(wildcards):
-    arm = wildcards.get("arm", COMPRESSION["check"]["arm"])
-    return plan.own("models", plan.encoder, "weights.json") if arm in FITTED else []
-
-
-def tower(wildcards):
-    """The encoder, where a step makes it."""
-    made = plan.encoder in LIT
-    return plan.shared("lit_encoder", "encoder.safetensors", plan.encoder) if made else []
+# The arms whose loss has the weights of the fit, and where these are.
+FITTED = dict.fromkeys(("ml_clipsim", "decoder_only"), plan.own("models", plan.encoder, "weights.json"))
+# What training and validation images are made from; scenes are rendered anew.
+ORIGINALS = (
+    []
+    if plan.entry("datasets", config["references"]["source"])["reader"] == "scenes"
+    else rules.references.output.references
+)
+# The encoder, where a step makes it.
+TOWER = plan.shared("lit_encoder", "encoder.safetensors", plan.encoder) if plan.encoder in LIT else []
 
 
 wildcard_constraints:
@@ -38,9 +30,9 @@ wildcard_constraints:
 
 rule codec_trial:
     input:
-        references=originals,
-        weights=fitted,
-        checkpoint=tower,
+        references=ORIGINALS,
+        weights=lambda wildcards: FITTED.get(wildcards.arm, []),
+        checkpoint=TOWER,
         code=steps.code("codec_trial"),
     output:
         codec=plan.own("compression", "trials", "{arm}-t{trial}.safetensors"),
@@ -66,7 +58,7 @@ rule codec_choice:
         codecs=expand(rules.codec_trial.output.codec, trial=TRIALS, allow_missing=True),
         records=expand(rules.codec_trial.output.record, trial=TRIALS, allow_missing=True),
         voters=rules.predictions.output.voters,
-        references=originals,
+        references=ORIGINALS,
         code=steps.code("codec_choice"),
     output:
         choice=plan.own("compression", "trials", "{arm}.json"),
@@ -86,9 +78,9 @@ rule codec_choice:
 rule codec_arm:
     input:
         choice=rules.codec_choice.output.choice,
-        references=originals,
-        weights=fitted,
-        checkpoint=tower,
+        references=ORIGINALS,
+        weights=lambda wildcards: FITTED.get(wildcards.arm, []),
+        checkpoint=TOWER,
         code=steps.code("codec_arm"),
     output:
         codec=plan.own("compression", "codecs", "{arm}-{point}-s{seed}.safetensors"),
@@ -133,9 +125,9 @@ rule codec_manifest:
 rule codec_check:
     input:
         manifest=plan.codec_manifest,
-        references=originals,
-        weights=fitted,
-        checkpoint=tower,
+        references=ORIGINALS,
+        weights=FITTED.get(COMPRESSION["check"]["arm"], []),
+        checkpoint=TOWER,
         code=steps.code("codec_check"),
     output:
         report=plan.own("compression", "check.json"),

@@ -7,7 +7,7 @@ rule rate_task:
         voters=rules.predictions.output.voters,
         manifest=plan.codec_manifest,
         weights=plan.own("models", plan.encoder, "weights.json"),
-        checkpoint=tower,
+        checkpoint=TOWER,
         code=steps.code("rate_task"),
     output:
         codes=plan.own("compression", "codes.parquet"),
@@ -56,7 +56,7 @@ rule reconstructions:
         not_run=rules.rate_task.output.not_run,
         weights=plan.own("models", plan.encoder, "weights.json"),
         manifest=plan.codec_manifest,
-        checkpoint=tower,
+        checkpoint=TOWER,
         code=steps.code("reconstructions"),
     output:
         images=plan.own("compression", "reconstructions.parquet"),
