@@ -15,6 +15,8 @@ MAIN_ONLY = {"clip_scores", "preference", "table_1", "table_2", "figure_2", "fig
 MAIN_ONLY |= {"calibration", "layer_ablation", "ablation", "data_size"}
 MAIN_ONLY |= {"table_4", "table_5", "figure_6", "figure_8", "severity", "cost", "table_7"}
 MAIN_ONLY |= {"human_iqa", "machine_iqa", "table_3", "figure_7"}
+MAIN_ONLY |= {"codec_check", "rate_task", "rate_task_curves", "reconstructions"}
+MAIN_ONLY |= {"table_6", "table_trials", "figure_4", "figure_5", "figure_training"}
 
 
 @pytest.fixture
