@@ -27,7 +27,7 @@ COLUMNS = ["panel", "judge", "variant", "class", "family", "against", "photometr
 MACHINES, OURS = "machines", "ml_clipsim"
 _MARKERS = "sv^DPX<>dp"
 _ROOMY = 12  # families: with more there is no room for the number of pairs in a cell
-_NAMES_MM, _MATRIX_MM, _CELL_MM, _TOP_MM, _BOTTOM_MM, _LEGEND_MM = 28.0, 100.0, 9.5, 7.0, 32.0, 6.0
+_NAMES_MM, _MATRIX_MM, _CELL_MM, _TOP_MM, _BOTTOM_MM, _LEGEND_MM = 28.0, 100.0, 9.5, 7.0, 37.0, 11.5
 
 
 def make(spec: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Path]) -> None:
