@@ -14,12 +14,14 @@ pytestmark = pytest.mark.workflow
 PER_JUDGED = {"human_images", "human_baselines", "human_predictions", "human_similarities"}
 # Steps of what is asked for by name only.
 ON_DEMAND = {"disagreements", "record", "report", "compare"}
+# Steps of a run that trains its codecs, where none ship for it.
+TRAININGS = {"codec_trial", "codec_choice", "codec_arm", "codec_manifest"}
 
 
 def test_a_fresh_clone_plans_every_step(project):
     """No committed file may stand where a rule writes: Snakemake would take it for done."""
     jobs = project.jobs("all")
-    assert set(jobs) == set(STEPS) - {"lit_encoder"} - PER_JUDGED - ON_DEMAND
+    assert set(jobs) == set(STEPS) - {"lit_encoder"} - PER_JUDGED - ON_DEMAND - TRAININGS
     assert jobs["channel_similarities"] == 1  # of the main encoder
     assert jobs["similarities"] == 2  # of the second one and of the untrained control
     assert jobs["fit"] == 2
@@ -27,8 +29,9 @@ def test_a_fresh_clone_plans_every_step(project):
 
 def test_local_makes_its_encoder(project, tmp_path):
     jobs = project.jobs("all", "--config", "preset=local", f"assets_dir={tmp_path}")
-    assert set(jobs) == set(STEPS) - ON_DEMAND
+    assert set(jobs) == set(STEPS) - ON_DEMAND - {"codec_check"}
     assert jobs["lit_encoder"] == 1
+    assert jobs["codec_arm"] == 5 * 4 * 2  # arms, points and seeds
     assert jobs["human_images"] == jobs["human_baselines"] == jobs["human_predictions"] == 1
     assert jobs["human_similarities"] == 2  # the encoder and its untrained control
 
@@ -58,6 +61,12 @@ def test_a_crate_and_its_references_are_made_from_everything(project):
     jobs = project.jobs("crate")
     assert (jobs["crate"], jobs["bibtex"]) == (1, 1)
     assert set(jobs) > set(project.jobs("all"))
+
+
+def test_shipped_codecs_are_trained_anew_where_that_is_asked_for(project):
+    jobs = project.jobs("codecs", "--config", "retrain_codecs=true")
+    assert (jobs["codec_trial"], jobs["codec_arm"], jobs["codecs"]) == (8 * 4, 8 * 4 * 3, 1)
+    assert set(project.jobs("codecs")) == {"codecs"}  # says that they ship
 
 
 def test_figures_and_tables_are_targets_by_name(project):
