@@ -75,7 +75,7 @@ def unpack(archive: Path, folder: Path) -> int:
 def _extract(archive: Path, folder: Path) -> None:
     most = min(max(_LEAST, _RATIO * archive.stat().st_size), shutil.disk_usage(folder).free)
     total = 0
-    with _opened(archive, folder) as (members, read):
+    with _opened(archive) as (members, read):
         for member in tqdm(members, desc=archive.name, unit="file"):
             total += max(member.n_bytes, _BLOCK)
             if total > most:
@@ -89,7 +89,7 @@ def _extract(archive: Path, folder: Path) -> None:
 
 
 @contextmanager
-def _opened(archive: Path, folder: Path) -> Iterator[tuple[Iterator[_Member], Any]]:
+def _opened(archive: Path) -> Iterator[tuple[Iterator[_Member], Any]]:
     """The files of an archive in its order, and what opens one of them.
 
     Only their bytes are taken: neither owners nor permissions, and nothing that is no file.
@@ -99,7 +99,7 @@ def _opened(archive: Path, folder: Path) -> Iterator[tuple[Iterator[_Member], An
             yield _zip_members(zipped), zipped.open
     else:
         with tarfile.open(archive) as tarred:
-            yield _tar_members(tarred, folder), tarred.extractfile
+            yield _tar_members(tarred), tarred.extractfile
 
 
 def _zip_members(zipped: zipfile.ZipFile) -> Iterator[_Member]:
@@ -112,9 +112,8 @@ def _zip_members(zipped: zipfile.ZipFile) -> Iterator[_Member]:
         yield _Member(_inside(info.filename), info.file_size, info)
 
 
-def _tar_members(tarred: tarfile.TarFile, folder: Path) -> Iterator[_Member]:
+def _tar_members(tarred: tarfile.TarFile) -> Iterator[_Member]:
     for info in tarred:
-        tarfile.data_filter(info, str(folder))
         if info.isdir():
             continue
         if not info.isfile():
