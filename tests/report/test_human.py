@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlclipsim.artifacts import read_json, write_json, write_table
+from mlclipsim.artifacts import read_json, read_table, write_json, write_table
 from mlclipsim.images import encode_image
 from mlclipsim.report import claims
 from mlclipsim.report.figures import figure_7
@@ -181,6 +181,18 @@ def test_figure_7_marks_the_largest_disagreements(judged, tmp_path):
     figure_7.make(SPEC, judged, again)
     for kind in FIGURE:
         assert made[kind].read_bytes() == again[kind].read_bytes(), kind
+
+
+def test_figure_7_where_people_and_machines_agree(judged, tmp_path):
+    made = outputs(tmp_path, "figure_7", *FIGURE)
+    figure_7.make(SPEC, judged, made)
+    utility = pd.read_csv(made["csv"]).set_index("image_id")["machine_rank"]
+    ratings = read_table(judged["ratings"], "ratings")
+    agreed = tmp_path / "ratings.parquet"
+    write_table(agreed, ratings.assign(rating=ratings["image_id"].map(utility)), "ratings")
+    figure_7.make(SPEC, judged | {"ratings": agreed}, made)
+    assert not set("abc") & set(pd.read_csv(made["csv"])["mark"])
+    assert b"people rate higher than machines: none" in made["svg"].read_bytes()
 
 
 def test_figure_7_without_opinions_is_a_page_that_says_so(tmp_path):

@@ -111,10 +111,13 @@ def _images(
 ) -> None:
     """A row of the marked images of ``frame``, each with what people and machines make of it."""
     left, width, height = 80.0, 30.0, 22.5
+    chosen = frame[frame["mark"] != ""].sort_values("mark")
+    title += "" if len(chosen) else ": none"
     place.figure.text(
         left / place.width, (top_mm - 5) / place.height, title, fontweight="bold", fontsize="small", va="top"
     )
-    chosen = frame[frame["mark"] != ""].sort_values("mark")
+    if chosen.empty:
+        return
     stored = pq.read_table(
         inputs["images"],
         columns=["image_id", "image"],
