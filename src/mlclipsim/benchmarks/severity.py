@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlclipsim.artifacts import ArtifactError, read_table, write_table
+from mlclipsim.artifacts import SCHEMAS, read_table, write_table
 from mlclipsim.benchmarks import statistics
 from mlclipsim.benchmarks.machine_preference import OURS
 from mlclipsim.randomness import derive_seed, generator
@@ -31,7 +31,8 @@ def evaluate(spec: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Pa
     Slices: ``macro``, the mean over families without photometric ones, ``all``, over all, and
     ``family=..``; intervals are clustered by reference. ``n_pairs`` counts pairs of levels that a metric
     scored, ``n_ties`` those to which it gives one score, ``n_alone`` images without another level of their
-    family and reference: with them nothing can be compared.
+    family and reference: with them nothing can be compared. Without any pair of levels, as where PCMP has
+    one PSNR only, there are no rows.
 
     ``spec``: ``seed``; ``benchmark`` with ``resamples`` and ``roles`` (default pcmp_test).
     """
@@ -42,10 +43,8 @@ def evaluate(spec: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Pa
     images = images[images["role"].isin(roles)].sort_values("image_id", ignore_index=True)
     pairs = _levels(images)
     if pairs.empty:
-        raise ArtifactError(
-            f"expected images of roles {roles} at two PSNR levels of one family and reference, got none; "
-            "set more pcmp.targets_db"
-        )
+        write_table(outputs["severity"], pd.DataFrame(columns=SCHEMAS["preference"].names), "preference")
+        return
     scores = pd.concat([read_table(path, "scores") for path in inputs["scores"]], ignore_index=True)
     entrants = _entrants(spec, images, scores)
     concordance = {key: _concordance(pairs, by_image) for key, by_image in entrants.items()}

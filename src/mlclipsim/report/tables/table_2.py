@@ -104,6 +104,8 @@ def _ran(frame: pd.DataFrame) -> pd.Series:
 
 
 def _of_levels(levels: pd.DataFrame) -> str:
+    if levels.empty:
+        return "Severity: not run: needs images at two levels of PSNR (pcmp.targets_db)."
     tied, lost = (
         ", ".join(
             f"{label(row.metric)} {getattr(row, count):,}"
