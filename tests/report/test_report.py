@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlclipsim.artifacts import read_json, read_table, write_json, write_table
+from mlclipsim.artifacts import SCHEMAS, read_json, read_table, write_json, write_table
 from mlclipsim.benchmarks import consensus
 from mlclipsim.report import claims, style
 from mlclipsim.report.figures import figure_1, figure_2, figure_3, figure_6, figure_8
@@ -195,6 +195,14 @@ def test_table_7_has_the_public_columns_and_reads_well(made):
     assert "| SSIM | 0 | 999 | 0.50 [0.50, 0.50] | @ | 2 | @ |".replace("@", writer.NOTHING) in printed
     assert any(line.startswith("LPIPS: not run: needs AlexNet.") for line in printed)
     assert (made / "table_7.tex").read_text(encoding="utf-8").count(r"\midrule") == 2
+
+
+def test_table_2_where_pcmp_has_one_psnr(inputs, tmp_path):
+    write_table(tmp_path / "none.parquet", pd.DataFrame(columns=SCHEMAS["preference"].names), "preference")
+    made = _outputs(tmp_path, "table_2", TABLE)
+    table_2.make(SPEC, inputs | {"severity": tmp_path / "none.parquet"}, made)
+    assert "Severity: not run: needs images at two levels of PSNR" in made["md"].read_text(encoding="utf-8")
+    assert "severity" not in set(pd.read_csv(made["csv"])["benchmark"])
 
 
 def test_table_2_has_the_public_columns_and_reads_well(made):

@@ -93,9 +93,11 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
 
 
 def of_pcmp(preference: pd.DataFrame, severity: pd.DataFrame) -> pd.DataFrame:
-    """Rows of table_2 on PCMP, in its columns: 2AFC, then severity."""
+    """Rows of table_2 on PCMP, in its columns: 2AFC, then severity, of which there may be none."""
     parts = [preference.assign(quantity="2afc"), severity.assign(quantity="tau")]
-    frame = pd.concat(parts, ignore_index=True).astype(dict.fromkeys(_OF_SEVERITY, "Int64"))
+    frame = pd.concat(parts, ignore_index=True)
+    frame = frame.reindex(columns=frame.columns.union(_OF_SEVERITY, sort=False))
+    frame = frame.astype(dict.fromkeys(_OF_SEVERITY, "Int64"))
     return frame[COLUMNS + [name for name in frame.columns if name not in COLUMNS]]
 
 
