@@ -188,8 +188,8 @@ def _inputs(step: str, records: dict[str, Record], run: Path) -> dict[str, Any]:
     """What a step of the run read, by name, if it still is that."""
     if step not in records:
         raise ArtifactError(
-            f"{run} has no record of its step {step}, which makes what metrics are judged by; finish that run "
-            f"first: snakemake table_2 --cores all --config preset={run.parent.name}, and its other settings"
+            f"{run} has no record of its step {step}, which metrics are judged by; finish that run first: "
+            f"snakemake table_2 --cores all --config preset={run.parent.name}, and its other settings"
         )
     inputs: dict[str, Any] = {}
     for name, files in records[step].made_from["inputs"].items():
