@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,14 @@ def test_the_rows_are_those_of_the_same_metric_in_table_2(run, tmp_path, capsys)
     assert "severity (tau)" in printed
     assert "baselines: " in provenance.as_tree(folder / "table_2.csv")
     assert verify(folder).problems == []
+
+
+@pytest.mark.usefixtures("tried")
+def test_without_several_levels_of_psnr_there_is_no_severity_to_tell(run, tmp_path):
+    verdict = bench.judge("tried:psnr", run, tmp_path / "out")
+    assert "severity (tau)" in verdict.as_text()
+    of_one = replace(verdict, rows=verdict.rows[verdict.rows["voters"] != "none"])
+    assert "severity" not in of_one.as_text()
 
 
 @pytest.mark.usefixtures("tried")

@@ -80,8 +80,9 @@ class Verdict:
         for part, at in rows.loc["held_out"].iterrows():
             seen = rows["estimate"].get(("seen", part))
             table.append((part, number(at["estimate"]), _interval(at), number(seen), f"{at['n_pairs']:,}"))
-        at = rows.loc["none", PRIMARY_SLICE]
-        table.append(("severity (tau)", number(at["estimate"]), _interval(at), "", f"{at['n_pairs']:,}"))
+        if ("none", PRIMARY_SLICE) in rows.index:  # severity, where PCMP has several levels of PSNR
+            at = rows.loc["none", PRIMARY_SLICE]
+            table.append(("severity (tau)", number(at["estimate"]), _interval(at), "", f"{at['n_pairs']:,}"))
         return table
 
     def _tests(self) -> list[tuple[str, ...]]:
