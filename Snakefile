@@ -38,15 +38,12 @@ onstart:
 wildcard_constraints:
     encoder="[a-z0-9][a-z0-9._-]*",
     dataset="[a-z0-9][a-z0-9._-]*",
+    digest="[0-9a-f]+",
     shard="[0-9]+-of-[0-9]+",
 
 
-def parts(step):
-    """Input of the rule of a step that can be done in shards: what they made, if there are several."""
-    return lambda wildcards: shards.parts(
-        [str(path).format(**dict(wildcards.items())) for path in getattr(rules, step).output],
-        config["shards"],
-    )
+# parts("votes"): input function of the rule of a step that can be done in shards, for what these made
+parts = shards.input_of(rules, config["shards"])
 
 
 rule all:

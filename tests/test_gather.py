@@ -13,7 +13,15 @@ import torch
 from torch import nn
 
 from mlclipsim import baselines, provenance, similarities, spec
-from mlclipsim.artifacts import ArtifactError, read_json, read_table, row_group_sizes, write_json, write_table
+from mlclipsim.artifacts import (
+    SCHEMAS,
+    ArtifactError,
+    read_json,
+    read_table,
+    row_group_sizes,
+    write_json,
+    write_table,
+)
 from mlclipsim.gather import gather
 from mlclipsim.images import encode_image
 from mlclipsim.machines import Classifier
@@ -143,9 +151,14 @@ def make(root: Path, folder: Path, step: str, shard: str) -> Path:
         if not read["calibrated"].exists():
             vote.calibrate(SPECS[step], read, {"calibrated": read["calibrated"]})
     FUNCTIONS[step](SPECS[step], read, outputs(part, step), Shard.parse(shard))
-    made_from = {"step": step, "spec_sha256": provenance.digest(SPECS[step])}
-    write_json(part / RECORD, {"made_from": made_from, "measured": {"seconds": 1.5}})
+    write_record(part, step)
     return part
+
+
+def write_record(part: Path, step: str) -> None:
+    made_from = {"step": step, "spec_sha256": provenance.digest(SPECS[step])}
+    made_from |= {"outputs": provenance.hashes(outputs(part, step))}
+    write_json(part / RECORD, {"made_from": made_from, "measured": {"seconds": 1.5}})
 
 
 def test_the_tables_have_several_row_groups(whole):
@@ -182,7 +195,7 @@ def paired(whole, tmp_path):
     )
 
 
-@pytest.mark.parametrize("fault", ["lost", "cut", "emptied", "a folder", "of another schema"])
+@pytest.mark.parametrize("fault", ["lost", "cut", "flipped", "emptied", "a folder"])
 def test_a_part_that_is_not_sound_is_named_and_made_again_alone(whole, tmp_path, paired, fault):
     broken = paired.parts[1] / "pairs.parquet"
     stored = broken.read_bytes()
@@ -193,8 +206,9 @@ def test_a_part_that_is_not_sound_is_named_and_made_again_alone(whole, tmp_path,
         broken.touch()
     elif fault == "a folder":
         broken.mkdir()
-    elif fault == "of another schema":
-        write_table(broken, pd.DataFrame({"pair_id": [], "voter": [], "vote": []}), "votes")
+    elif fault == "flipped":
+        place = len(stored) // 2
+        broken.write_bytes(stored[:place] + bytes([stored[place] ^ 1]) + stored[place + 1 :])
     with pytest.raises(ArtifactError, match=str(broken)):
         paired.gather()
     assert not paired.pairs.exists()
@@ -203,6 +217,29 @@ def test_a_part_that_is_not_sound_is_named_and_made_again_alone(whole, tmp_path,
     make(whole, tmp_path, "pcmp_pairs", "2-of-3")
     paired.gather()
     assert paired.pairs.read_bytes() == (whole / "pcmp_pairs/pairs.parquet").read_bytes()
+
+
+def test_a_part_of_another_schema_is_named(paired):
+    other = paired.parts[1] / "pairs.parquet"
+    write_table(other, pd.DataFrame({"pair_id": [], "voter": [], "vote": []}), "votes")
+    write_record(paired.parts[1], "pcmp_pairs")
+    with pytest.raises(ArtifactError, match=f"{other} is not a 'pairs' table of this version"):
+        paired.gather()
+
+
+def test_parts_without_any_row_make_no_result(paired):
+    for part in paired.parts:
+        write_table(part / "pairs.parquet", SCHEMAS["pairs"].empty_table(), "pairs")
+        write_record(part, "pcmp_pairs")
+    with pytest.raises(ArtifactError, match="expected rows, its 3 parts have none"):
+        paired.gather()
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"made_from": 1}'])
+def test_a_record_that_is_none_is_named(paired, text):
+    (paired.parts[1] / RECORD).write_text(text)
+    with pytest.raises(ArtifactError, match=f"{paired.parts[1] / RECORD} is no record of a part"):
+        paired.gather()
 
 
 def test_parts_of_other_settings_are_refused(paired):

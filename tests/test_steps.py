@@ -18,7 +18,7 @@ def test_every_step_is_a_function_of_spec_inputs_outputs(step):
 
 
 def test_parts_are_of_declared_tables():
-    kinds = {kind for step in steps.STEPS.values() for kind in (step.shards or {}).values()}
+    kinds = {kind for step in steps.STEPS.values() for kind in step.shards.values()}
     assert kinds <= {*SCHEMAS, "json"}
 
 

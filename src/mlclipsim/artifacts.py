@@ -541,12 +541,12 @@ def concatenate_tables(parts: Sequence[Path | str], path: Path | str, schema: st
 
 
 def _with_own_names(table: pa.Table) -> pa.Table:
-    """Names as text in one piece: an appended row group has a dictionary of its own names alone."""
-    text = [
-        pa.field(column.name, column.type.value_type if pa.types.is_dictionary(column.type) else column.type)
-        for column in table.schema
-    ]
-    return table.cast(pa.schema(text)).combine_chunks()
+    """Names as text: an appended row group has a dictionary of its own names alone."""
+    for place, column in enumerate(table.schema):
+        if pa.types.is_dictionary(column.type):
+            text = table.column(place).cast(column.type.value_type)
+            table = table.set_column(place, column.name, text)
+    return table.combine_chunks()
 
 
 @contextmanager

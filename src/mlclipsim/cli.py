@@ -314,7 +314,7 @@ def _step(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--spec is a {type(spec).__name__}, expected a JSON object; pass one")
     step = steps.STEPS[arguments.step]
     shard = [Shard.parse(arguments.shard)] if arguments.shard else []
-    if (shard or arguments.parts) and step.shards is None:
+    if (shard or arguments.parts) and not step.shards:
         known = ", ".join(name for name, other in steps.STEPS.items() if other.shards)
         raise UsageError(f"{arguments.step} is one piece of work; shards are of {known}")
     inputs = _paths("--input", arguments.input, step.lists)
@@ -327,7 +327,8 @@ def _step(arguments: argparse.Namespace) -> None:
     if arguments.parts:
         from mlclipsim.gather import gather
 
-        gather(arguments.step, spec, arguments.parts, outputs)
+        files = {name: path for name, path in outputs.items() if isinstance(path, Path)}
+        gather(arguments.step, spec, arguments.parts, files)
     else:
         steps.function(arguments.step)(spec, inputs, outputs, *shard)
 

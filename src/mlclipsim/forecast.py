@@ -141,6 +141,7 @@ def _steps(plan: spec.Plan, costs: dict[str, Any], gpu_gmacs_per_second: float) 
     for step in STEPS:
         if step in _BY_NAME or (step == "temperatures" and not sharded):
             continue
+        parts: list[tuple[_Images, str | None]]
         if step == "temperatures":
             parts = [(replace(own, references=_calibration(plan), images=0), None)]
         elif step in _PER_JUDGED:

@@ -15,6 +15,7 @@ from mlclipsim.artifacts import (
     concatenate_tables,
     read_json,
     read_table,
+    sha256_of,
     write_json,
     write_table,
 )
@@ -38,10 +39,11 @@ def gather(step: str, spec: dict[str, Any], parts: Sequence[Path], outputs: dict
     outputs says that they were made from what the parts were made from, in the time of all parts together.
 
     Raises:
-        ArtifactError: a part is missing, damaged or of another configuration than ``spec``, by its name.
+        ArtifactError: a part is missing, damaged or of other settings than ``spec``, by its name; or none has
+            a row of the first of ``outputs``.
     """
     began = time.time()
-    records = {part: _record(part, step, spec) for part in parts}
+    records = [_checked(part, step, spec, outputs) for part in parts]
     for name, schema in STEPS[step].shards.items():
         if name not in outputs:
             continue
@@ -50,23 +52,40 @@ def gather(step: str, spec: dict[str, Any], parts: Sequence[Path], outputs: dict
             write_json(outputs[name], _agreed(files))
         elif schema in _ADD_UP:
             write_table(outputs[name], _ADD_UP[schema](read_table(file, schema) for file in files), schema)
-        else:
-            concatenate_tables(files, outputs[name], schema)
-    first = records[parts[0]]
-    seconds = sum(record["measured"]["seconds"] for record in records.values()) + time.time() - began
+        elif not concatenate_tables(files, outputs[name], schema) and name == next(iter(outputs)):
+            raise ArtifactError(
+                f"{outputs[name]}: expected rows, its {len(parts)} parts have none; see their logs"
+            )
+    seconds = sum(record["measured"]["seconds"] for record in records) + time.time() - began
     together = {
-        "made_from": first["made_from"] | {"outputs": provenance.hashes(outputs)},
-        "measured": first["measured"] | {"seconds": round(seconds, 3), "shards": len(parts)},
+        "made_from": records[0]["made_from"] | {"outputs": provenance.hashes(outputs)},
+        "measured": records[0]["measured"] | {"seconds": round(seconds, 3), "shards": len(parts)},
     }
     write_json(provenance.beside(outputs), together)
 
 
-def _record(part: Path, step: str, spec: dict[str, Any]) -> dict[str, Any]:
-    """What a part says of itself, if it is one of this very step."""
-    record = read_json(part / RECORD)
-    made_from = record["made_from"]
-    if (made_from["step"], made_from["spec_sha256"]) != (step, provenance.digest(spec)):
+def _checked(part: Path, step: str, spec: dict[str, Any], outputs: dict[str, Path]) -> dict[str, Any]:
+    """The record of a part, if it is one of this very step and its files are those that the record names."""
+    path = part / RECORD
+    record = read_json(path)
+    try:
+        made_from, _ = record["made_from"], record["measured"]["seconds"]
+        theirs = made_from["step"], made_from["spec_sha256"]
+        sums = {name: set(made_from["outputs"][name].values()) for name in outputs}
+    except (KeyError, TypeError, AttributeError):
+        raise ArtifactError(f"{path} is no record of a part; delete it and run again") from None
+    if theirs != (step, provenance.digest(spec)):
         raise ArtifactError(f"{part}: expected a part of this {step}, got one of other settings; delete it")
+    for name, whole in outputs.items():
+        file = part / whole.name
+        try:
+            sound = sha256_of(file) in sums[name]
+        except OSError as error:
+            raise ArtifactError(
+                f"{file} cannot be read ({error.strerror}); delete it and run again"
+            ) from None
+        if not sound:
+            raise ArtifactError(f"{file} is not what its job wrote (by its sha256); delete it and run again")
     return record
 
 

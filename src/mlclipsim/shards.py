@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from mlclipsim.usage import UsageError
 
@@ -23,11 +23,13 @@ __all__ = [
     "RECORDS",
     "WHOLE",
     "Shard",
+    "input_of",
     "made_in",
     "names",
     "option",
     "part",
     "part_log",
+    "part_record",
     "parts",
     "record",
 ]
@@ -80,6 +82,11 @@ def part(path: str, shard: str) -> str:
     return str(whole.parent / _FOLDER / shard / whole.name)
 
 
+def part_record(path: str, shard: str) -> str:
+    """The record of provenance of a part, whose first output is of ``path``."""
+    return str(PurePosixPath(part(path, shard)).with_name(RECORD))
+
+
 def part_log(path: str, shard: str) -> str:
     """The log of the job that makes a part of ``path``; it stays when the parts have been put together."""
     folder = PurePosixPath(path).parent
@@ -94,9 +101,26 @@ def parts(whole: list[str], configured: int) -> list[str]:
         configured: how many shards the configuration asks for.
     """
     count = made_in(Path(whole[0]), configured)
-    shards = names(count) if count > 1 else []
-    left = [*whole, str(PurePosixPath(whole[0]).with_name(RECORD))]
-    return [part(path, shard) for shard in shards for path in left]
+    if count == 1:
+        return []
+    return [
+        path
+        for shard in names(count)
+        for path in (*(part(path, shard) for path in whole), part_record(whole[0], shard))
+    ]
+
+
+def input_of(rules: Any, configured: int) -> Callable[[str], Callable[[Any], list[str]]]:
+    """What gives a rule of Snakemake its :func:`parts`, by the name of its step."""
+
+    def of_step(step: str) -> Callable[[Any], list[str]]:
+        def of_job(wildcards: Any) -> list[str]:
+            known = dict(wildcards.items())
+            return parts([str(path).format(**known) for path in getattr(rules, step).output], configured)
+
+        return of_job
+
+    return of_step
 
 
 def option(files: Iterable[str]) -> list[str]:
@@ -111,13 +135,14 @@ def record(path: Path) -> Path:
 
 
 def made_in(path: Path, configured: int) -> int:
-    """In how many shards a file is to be made: as it was if it is there, else as configured.
+    """In how many shards a file is to be made: as it was if it is there with its record, else as configured.
 
     Snakemake makes a file again whose set of inputs has changed, and the parts are inputs: with their present
     number, another one in the configuration would make again what cannot come out otherwise.
     """
     if not path.is_file():
         return configured
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        return int(json.loads(record(path).read_text(encoding="utf-8"))["measured"]["shards"])
-    return 1
+    try:
+        return int(json.loads(record(path).read_text(encoding="utf-8"))["measured"].get("shards", 1))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return configured

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -29,7 +29,7 @@ class Step:
     lists: frozenset[str] = frozenset()  # inputs that are lists of files even where there is just one
     report: bool = False  # makes a table, a figure or the claims, which the rule declares with their record
     reads: str | None = None  # a folder of the package whose files it reads, besides the code that it runs
-    shards: Mapping[str, str] | None = None  # output -> schema of the table, or `json`: alike in all parts
+    shards: Mapping[str, str] = field(default_factory=dict)  # output -> schema, or `json`: alike in all parts
 
 
 _PER_DATASET = frozenset({"ratings", "pairs", "baselines", "similarities", "untrained", "predictions"})

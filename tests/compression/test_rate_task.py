@@ -173,13 +173,18 @@ def test_any_number_of_shards_gives_the_same_bytes(study, coded, tmp_path):
     read, _ = study
     parts = [tmp_path / str(number) for number in (1, 2)]
     for number, part in enumerate(parts, start=1):
-        _code(study, part, Shard(number, 2))
-        made_from = {"step": "rate_task", "spec_sha256": provenance.digest(read)}
-        write_json(part / RECORD, {"made_from": made_from, "measured": {"seconds": 1.0}})
+        _record(part, read, _code(study, part, Shard(number, 2)))
     outputs = {name: tmp_path / path.name for name, path in coded.items()}
     gather("rate_task", read, parts, outputs)
     for name, path in outputs.items():
         assert path.read_bytes() == coded[name].read_bytes(), name
     write_json(parts[1] / "not_run.json", {"mse": "no trained weights"})
-    with pytest.raises(ArtifactError, match="2/not_run.json and .* do not agree"):
+    _record(parts[1], read, {name: parts[1] / path.name for name, path in coded.items()})
+    with pytest.raises(ArtifactError, match=r"2/not_run\.json and .* do not agree"):
         gather("rate_task", read, parts, outputs)
+
+
+def _record(part, read, outputs):
+    made_from = {"step": "rate_task", "spec_sha256": provenance.digest(read)}
+    made_from |= {"outputs": provenance.hashes(outputs)}
+    write_json(part / RECORD, {"made_from": made_from, "measured": {"seconds": 1.0}})

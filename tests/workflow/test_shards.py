@@ -50,9 +50,7 @@ def test_shards_give_the_bytes_of_one_job(project):
             *("--cores", "2", "--until", "votes", "baselines", "channel_similarities", "rate_task"),
             *("--config", "preset=ci", f"shards={shards}"),
         )
-        files[shards] = {
-            path.relative_to(results): path.read_bytes() for path in results.rglob("*.parquet")
-        }
+        files[shards] = {path.relative_to(results): path.read_bytes() for path in results.rglob("*.parquet")}
         shutil.rmtree(results)
     del files[3][next(path for path in files[3] if path.name == "temperatures.parquet")]
     assert files[1].keys() == files[3].keys()

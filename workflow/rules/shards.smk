@@ -12,7 +12,7 @@ for step in [name for name, known in steps.STEPS.items() if known.shards]:
             **({"calibrated": rules.temperatures.output.calibrated} if step == "predictions" else {}),
         output:
             **{name: temp(shards.part(path, "{shard}")) for name, path in whole.output.items()},
-            provenance=temp(str(Path(shards.part(whole.output[0], "{shard}")).with_name(shards.RECORD))),
+            provenance=temp(shards.part_record(whole.output[0], "{shard}")),
         log:
             shards.part_log(whole.output[0], "{shard}"),
         conda:

@@ -7,7 +7,7 @@ yardstick: ground truth calibrates the voters on clean images and enters no labe
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,7 +61,7 @@ def predict(
     """Step: ``references``, ``images`` -> ``predictions`` (every divergence of every voter) and ``voters``.
 
     Images pass through a row group at a time, together with their references, which no other row group has:
-    memory does not grow with their number, and no row depends on which others there are. A row group of
+    memory does not grow with their number, and no row depends on other row groups. A row group of
     ``predictions`` is of the images in that of ``images``. Equal bytes need equal ``threads`` and
     ``batch_size``; other batch sizes move logits by rounding, about 1e-5.
 
@@ -93,45 +93,58 @@ def predict(
         tqdm(total=sum(sizes[number] for number in mine), desc="predict", unit="image") as progress,
     ):
         for group in iterate_row_groups(inputs["images"], "images", columns, numbers=mine):
-            references: dict[str, _Reference] = {}
             parts = []
+            references: dict[str, _Reference] = {}
             for frame in _of_one_size(_batches(group, spec["batch_size"])):
-                needed = [r for r in dict.fromkeys(frame["reference_id"]) if r not in references]
-                references |= {
-                    reference_id: _Reference(stored.get(reference_id), {}) for reference_id in needed
-                }
-                here = {reference_id: references[reference_id] for reference_id in frame["reference_id"]}
-                batch = decode_batch(
-                    [*frame["image"], *(references[reference_id].image for reference_id in needed)]
-                )
-                for name, machine in machines.items():
-                    seen = machine.preprocess(batch)
-                    answers = machine.predict(batch, seen)
-                    for reference_id, answer in zip(needed, answers[len(frame) :], strict=True):
-                        references[reference_id].answers[name] = answer
-                    part = _compared(
-                        frame["image_id"],
-                        name,
-                        machine.task,
-                        [here[reference_id].answers[name] for reference_id in frame["reference_id"]],
-                        answers[: len(frame)],
-                        np.array([labels[reference_id] for reference_id in frame["reference_id"]]),
-                        float(temperatures[name]),
-                    )
-                    resized = machine.resizes(*batch.shape[-2:])
-                    parts.append(
-                        part.assign(
-                            psnr_seen_db=_psnr_seen(machine, frame["reference_id"], here, seen[: len(frame)])
-                            if resized
-                            else frame["psnr_db"].to_numpy()
-                        )
-                    )
+                parts += _predicted(machines, frame, references, stored, labels, temperatures)
                 progress.update(len(frame))
             append(pd.concat(parts))
             accuracy.count(references, [name for name in references if name not in counted])
     if "voters" in outputs:
         read = _voters(spec["voters"], temperatures, accuracy)
         write_table(outputs["voters"], add_up([known, read] if shard.first else [read]), "voters")
+
+
+def _predicted(
+    machines: dict[str, Machine],
+    frame: pd.DataFrame,
+    references: dict[str, _Reference],
+    stored: StoredReferences,
+    labels: dict[str, int],
+    temperatures: pd.Series,
+) -> list[pd.DataFrame]:
+    """The rows of ``predictions`` of some images of one size, by voter.
+
+    References that ``references`` lacks go through the machines with the images, and are added to it.
+    """
+    needed = [name for name in dict.fromkeys(frame["reference_id"]) if name not in references]
+    references |= {name: _Reference(stored.get(name), {}) for name in needed}
+    batch = decode_batch([*frame["image"], *(references[name].image for name in needed)])
+    here = {name: references[name] for name in frame["reference_id"]}
+    parts = []
+    for voter, machine in machines.items():
+        seen = machine.preprocess(batch)
+        answers = machine.predict(batch, seen)
+        for name, answer in zip(needed, answers[len(frame) :], strict=True):
+            references[name].answers[voter] = answer
+        part = _compared(
+            frame["image_id"],
+            voter,
+            machine.task,
+            [here[name].answers[voter] for name in frame["reference_id"]],
+            answers[: len(frame)],
+            np.array([labels[name] for name in frame["reference_id"]]),
+            float(temperatures[voter]),
+        )
+        resized = machine.resizes(*batch.shape[-2:])
+        parts.append(
+            part.assign(
+                psnr_seen_db=_psnr_seen(machine, frame["reference_id"], here, seen[: len(frame)])
+                if resized
+                else frame["psnr_db"].to_numpy()
+            )
+        )
+    return parts
 
 
 def _calibrated(spec: dict[str, Any], machines: dict[str, Machine], references: Path) -> pd.DataFrame:
@@ -294,7 +307,10 @@ def cast(
     voters = read_table(inputs["voters"], "voters").set_index("voter")
     _check_folds(folds, voters)
     kinds = own_kinds(voters["task"], settings["divergence"])
-    drops: dict[tuple[int, str], Drops] = defaultdict(Counter)
+    groups = ("seen", "held_out")
+    drops: dict[tuple[int, str], Drops] = {
+        (number, group): Counter() for number in range(len(folds)) for group in groups
+    }
     with (
         stream_table(outputs["votes"], "votes") as append_votes,
         stream_table(outputs["labels"], "labels") as append_labels,
@@ -303,7 +319,7 @@ def cast(
             votes = cast_votes(a, b, kinds, settings).set_axis(pairs["pair_id"])
             append_votes(votes.stack().rename_axis(["pair_id", "voter"]).rename("vote").reset_index())
             for number, fold in enumerate(folds):
-                for group in ("seen", "held_out"):
+                for group in groups:
                     found = soft_labels(votes[fold[group]], voters["family"], voters["task"])
                     enough = enough_votes(found, group, settings)
                     append_labels(found[enough].reset_index().assign(fold=number, group=group))
@@ -312,8 +328,7 @@ def cast(
         counted = [
             drops_table(few).assign(fold=number, group=group) for (number, group), few in drops.items()
         ]
-        none = drops_table(Counter()).assign(fold=0, group="seen")
-        write_table(outputs["drops"], add_up_drops([none, *counted]), "drops")
+        write_table(outputs["drops"], add_up_drops(counted), "drops")
 
 
 def _divergences_of_pairs(
