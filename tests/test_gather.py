@@ -221,7 +221,7 @@ def test_a_part_that_is_not_sound_is_named_and_made_again_alone(whole, tmp_path,
 
 def test_a_part_of_another_schema_is_named(paired):
     other = paired.parts[1] / "pairs.parquet"
-    write_table(other, pd.DataFrame({"pair_id": [], "voter": [], "vote": []}), "votes")
+    write_table(other, SCHEMAS["votes"].empty_table(), "votes")
     write_record(paired.parts[1], "pcmp_pairs")
     with pytest.raises(ArtifactError, match=f"{other} is not a 'pairs' table of this version"):
         paired.gather()
