@@ -52,7 +52,7 @@ def test_presets_plan(project, preset):
     assert set(project.jobs("--config", f"preset={preset}")) >= {"references", "votes", "table_2", "figure_3"}
 
 
-@pytest.mark.parametrize(("preset", "shards"), [("embedded", 1), ("local", 1), ("local", 4), ("paper", 64)])
+@pytest.mark.parametrize(("preset", "shards"), [("embedded", 1), ("local", 1), ("local", 4), ("paper", 3)])
 def test_a_forecast_counts_the_jobs_that_are_planned(project, tmp_path, preset, shards):
     setting = {"preset": preset, "assets_dir": str(tmp_path), "shards": shards}
     plan = spec.load(setting, planning=True)
