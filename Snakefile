@@ -12,7 +12,7 @@ from snakemake.utils import min_version
 min_version("9.10")
 
 try:
-    from mlclipsim import forecast, spec, steps
+    from mlclipsim import forecast, shards, spec, steps
 except ImportError:
     raise WorkflowError(
         "the package is not installed here; run `make reproduce`, or snakemake of its environment"
@@ -38,6 +38,12 @@ onstart:
 wildcard_constraints:
     encoder="[a-z0-9][a-z0-9._-]*",
     dataset="[a-z0-9][a-z0-9._-]*",
+    digest="[0-9a-f]+",
+    shard="[0-9]+-of-[0-9]+",
+
+
+# parts("votes"): input function of the rule of a step that can be done in shards, for what these made
+parts = shards.input_of(rules, config["shards"])
 
 
 rule all:
@@ -59,6 +65,7 @@ include: "workflow/rules/benchmarks.smk"
 include: "workflow/rules/compression.smk"
 include: "workflow/rules/human.smk"
 include: "workflow/rules/rate_task.smk"
+include: "workflow/rules/shards.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/page.smk"
 include: "workflow/rules/publish.smk"

@@ -7,11 +7,19 @@ import inspect
 import pytest
 
 from mlclipsim import steps
+from mlclipsim.artifacts import SCHEMAS
 
 
 @pytest.mark.parametrize("step", steps.STEPS)
 def test_every_step_is_a_function_of_spec_inputs_outputs(step):
-    assert list(inspect.signature(steps.function(step)).parameters) == ["spec", "inputs", "outputs"]
+    """And of the share of the work that is meant, where it can be shared."""
+    share = ["shard"] if steps.STEPS[step].shards else []
+    assert list(inspect.signature(steps.function(step)).parameters) == ["spec", "inputs", "outputs", *share]
+
+
+def test_parts_are_of_declared_tables():
+    kinds = {kind for step in steps.STEPS.values() for kind in step.shards.values()}
+    assert kinds <= {*SCHEMAS, "json"}
 
 
 @pytest.mark.parametrize("step", steps.STEPS)
@@ -48,5 +56,5 @@ def test_figures_do_not_share_their_modules():
 
 
 def test_options_leave_out_names_without_files():
-    files = {"ratings": ["a", "b"], "weights": "w", "images": [], "code": ["x.py"]}
+    files = {"ratings": ["a", "b"], "weights": "w", "images": [], "code": ["x.py"], "parts": ["y", "z"]}
     assert steps.options(files) == ["--input", "ratings=a", "b", "--input", "weights=w"]

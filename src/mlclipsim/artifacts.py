@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,12 @@ __all__ = [
     "SCHEMAS",
     "ArtifactError",
     "atomic",
+    "concatenate_tables",
+    "iterate_row_groups",
     "iterate_table",
     "read_json",
     "read_table",
+    "row_group_sizes",
     "sha256_of",
     "stream_table",
     "write_json",
@@ -422,7 +425,8 @@ def write_table(path: Path | str, frame: pd.DataFrame | pa.Table, schema: str) -
 def stream_table(path: Path | str, schema: str) -> Iterator[Callable[[pd.DataFrame | pa.Table], None]]:
     """Yield ``append(frame)`` for tables that do not fit in memory: each call writes one row group.
 
-    The file appears, whole, when the block ends without an error. Without any call it is an empty table.
+    The file appears, whole, when the block ends without an error. Without any call it is an empty table, of
+    no row group.
     """
     with atomic(path) as temporary:
         writer: pq.ParquetWriter | None = None
@@ -437,8 +441,7 @@ def stream_table(path: Path | str, schema: str) -> Iterator[Callable[[pd.DataFra
         try:
             yield append
             if writer is None:
-                empty = SCHEMAS[schema].empty_table()
-                pq.write_table(empty, temporary, compression="zstd", store_schema=True)
+                writer = pq.ParquetWriter(temporary, SCHEMAS[schema], compression="zstd", store_schema=True)
         finally:
             if writer is not None:
                 writer.close()
@@ -483,6 +486,67 @@ def iterate_table(
         batches = stored.iter_batches(rows, columns=columns)
         while (batch := next(batches, None)) is not None:
             yield _plain(pa.Table.from_batches([batch]))
+
+
+def row_group_sizes(path: Path | str, schema: str) -> list[int]:
+    """How many rows each row group of a table has.
+
+    Raises:
+        ArtifactError: as :func:`read_table`.
+    """
+    with _checked(path, schema), pq.ParquetFile(path) as stored:
+        groups = range(stored.num_row_groups)
+        return [stored.metadata.row_group(number).num_rows for number in groups]
+
+
+def iterate_row_groups(
+    path: Path | str,
+    schema: str,
+    columns: list[str] | None = None,
+    *,
+    numbers: Iterable[int] | None = None,
+) -> Iterator[pd.DataFrame]:
+    """:func:`read_table` in the pieces in which the table was appended; ``numbers``: only these of them."""
+    for table in _row_groups(path, schema, columns, numbers):
+        yield _plain(table)
+
+
+def _row_groups(
+    path: Path | str, schema: str, columns: list[str] | None = None, numbers: Iterable[int] | None = None
+) -> Iterator[pa.Table]:
+    with _checked(path, schema), pq.ParquetFile(path, pre_buffer=False) as stored:
+        for number in range(stored.num_row_groups) if numbers is None else numbers:
+            yield stored.read_row_group(number, columns)
+
+
+def concatenate_tables(parts: Sequence[Path | str], path: Path | str, schema: str) -> int:
+    """Write the rows of ``parts`` to ``path``, part after part and row group by row group.
+
+    The bytes are those that one writer makes to which all these row groups are appended. One is in memory at
+    a time.
+
+    Returns:
+        How many rows there are.
+
+    Raises:
+        ArtifactError: a part is missing or damaged, by its name.
+    """
+    rows = 0
+    with stream_table(path, schema) as append:
+        for part in parts:
+            for table in _row_groups(part, schema):
+                append(_with_own_names(table))
+                rows += table.num_rows
+    return rows
+
+
+def _with_own_names(table: pa.Table) -> pa.Table:
+    """Names as text: an appended row group has a dictionary of its own names alone."""
+    for place, column in enumerate(table.schema):
+        if pa.types.is_dictionary(column.type):
+            text = table.column(place).cast(column.type.value_type)
+            table = table.set_column(place, column.name, text)
+    return table.combine_chunks()
 
 
 @contextmanager

@@ -25,9 +25,9 @@ import importlib.util
 import inspect
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
-from itertools import groupby
+from itertools import groupby, islice
 from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
@@ -40,10 +40,18 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from mlclipsim import deep_features, plugins
-from mlclipsim.artifacts import ArtifactError, iterate_table, read_table, sha256_of, write_table
+from mlclipsim.artifacts import (
+    ArtifactError,
+    iterate_row_groups,
+    read_table,
+    sha256_of,
+    stream_table,
+    write_table,
+)
 from mlclipsim.datasets.references import StoredReferences
 from mlclipsim.images import decode_image, resize, to_tensor
 from mlclipsim.machines import load
+from mlclipsim.shards import WHOLE, Shard
 
 __all__ = ["FIVE_SCALES_MIN_SIDE", "Metric", "build", "lacks", "score"]
 
@@ -207,20 +215,23 @@ def _grey(images: Tensor) -> Tensor:
     return (torch.einsum("bchw,c->bhw", images, luma) * 255).round()[:, None] / 255
 
 
-def score(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
+def score(
+    spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path], shard: Shard = WHOLE
+) -> None:
     """Step ``baselines``: references, images -> scores, each (image, metric) once.
 
     ``spec``: ``metrics`` {name: catalog entry}; ``roles`` whose images are scored (default: pcmp_test, the
     only ones that a benchmark reads); ``batch_size``; ``threads``, worker processes of one torch thread each.
     A batch holds images of one reference, and chunks of references go to the workers, so that no score
-    depends on other references or on the number of workers, and memory not on the number of images.
+    depends on other references or on the number of workers, and memory not on the number of images. A row
+    group of ``scores`` is of those images in one of ``images``, sorted by metric, variant and image.
 
     A metric that lacks its library or weights has no row; the log says what it lacks, and whoever reads the
     scores knows its ``needs`` from the catalog. A score that is not a number stays in the table as such, and
     is reported, so that it can be counted what to exclude.
 
-    With ``cache``, a folder, a metric's scores are kept there under what they depend on (:func:`_key`): a
-    further metric in the list does not score the others again.
+    With ``cache``, a folder, a metric's scores are kept there under what they depend on (:func:`_key`), those
+    of each shard by themselves: a further metric in the list does not score the others again.
     """
     metrics = {}
     for name, entry in spec["metrics"].items():
@@ -230,39 +241,55 @@ def score(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path
             build(name, entry, FIVE_SCALES_MIN_SIDE)  # a wrong entry fails here, not in a worker
             metrics[name] = entry
     roles = list(spec.get("roles") or ["pcmp_test"])
-    index = read_table(inputs["images"], "images", columns=["role"])
-    total = int(index["role"].isin(roles).sum())
-    if not total or not metrics:
+    groups = _image_ids(inputs["images"], roles)
+    if not groups or not metrics:
         raise ArtifactError(
-            f"expected images and metrics to score, got {total} images of roles {roles} "
-            f"and {len(metrics)} metrics; correct roles or metrics"
+            f"expected images and metrics to score, got {sum(map(len, groups.values()))} images of roles "
+            f"{roles} and {len(metrics)} metrics; correct roles or metrics"
         )
+    mine = [list(groups)[number] for number in shard.of(len(groups))]
+    group_of = {image_id: group for group in mine for image_id in groups[group]}
     batch_size = int(spec.get("batch_size", 32))
     stored: dict[str, Path] = {}
     if spec.get("cache"):
         files = {name: sha256_of(path) for name, path in inputs.items()}
         for name, entry in metrics.items():
-            stored[name] = Path(spec["cache"]) / f"{name}-{_key(entry, files, roles, batch_size)}.parquet"
+            key = _key(entry, files, roles, batch_size, shard)
+            stored[name] = Path(spec["cache"]) / f"{name}-{key}.parquet"
     known = {name: frame for name, path in stored.items() if (frame := _recall(path)) is not None}
     new = {name: entry for name, entry in metrics.items() if name not in known}
     if known:
         log.info("scored before: %s", ", ".join(known))
-    if new:
-        found = _score_all(new, inputs, roles, batch_size, int(spec.get("threads", 1)), total)
+    if new and mine:
+        found = _score_all(new, inputs, mine, batch_size, int(spec.get("threads", 1)), group_of)
         for name, part in found.groupby("metric"):
             known[str(name)] = part
             if stored:
                 write_table(stored[str(name)], part, "scores")
-    frame = pd.concat(known.values(), ignore_index=True).sort_values(
-        ["metric", "variant", "image_id"], ignore_index=True
-    )
-    for name, count in frame["score"].isna().groupby(frame["metric"]).sum().items():
-        if count:
-            log.warning("%s: %d of %d scores are not numbers", name, count, total)
-    write_table(outputs["scores"], frame, "scores")
+    with stream_table(outputs["scores"], "scores") as append:
+        if mine:
+            frame = pd.concat(known.values(), ignore_index=True).sort_values(
+                ["metric", "variant", "image_id"], ignore_index=True
+            )
+            for _, part in frame.groupby(frame["image_id"].map(group_of)):
+                append(part)
+            for name, count in frame["score"].isna().groupby(frame["metric"]).sum().items():
+                if count:
+                    log.warning("%s: %d of %d scores are not numbers", name, count, len(group_of))
 
 
-def _key(entry: dict[str, Any], files: dict[str, str], roles: list[str], batch_size: int) -> str:
+def _image_ids(images: Path, roles: list[str]) -> dict[int, list[str]]:
+    """The images of ``roles``, by number of the row group, of those that hold any."""
+    frames = iterate_row_groups(images, "images", ["image_id", "role"])
+    found = {
+        number: list(frame.loc[frame["role"].isin(roles), "image_id"]) for number, frame in enumerate(frames)
+    }
+    return {number: ids for number, ids in found.items() if ids}
+
+
+def _key(
+    entry: dict[str, Any], files: dict[str, str], roles: list[str], batch_size: int, shard: Shard
+) -> str:
     """Of all that a metric's scores depend on: images, metric and variant, this code, the libraries."""
     keys = ("library", "function", "arguments", "colour", "variant", "plugin")
     asked = {name: entry.get(name) for name in keys}
@@ -272,6 +299,7 @@ def _key(entry: dict[str, Any], files: dict[str, str], roles: list[str], batch_s
     versions = {name: importlib.metadata.version(name) for name in packages}
     code = [sha256_of(Path(path)) for path in (__file__, deep_features.__file__, inspect.getfile(resize))]
     everything = [asked, shown, entry.get("files"), versions, code, files, sorted(roles), batch_size]
+    everything += [shard.number, shard.count]
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -286,16 +314,16 @@ def _recall(path: Path) -> pd.DataFrame | None:
 def _score_all(
     metrics: dict[str, dict[str, Any]],
     inputs: dict[str, Path],
-    roles: list[str],
+    groups: list[int],
     batch_size: int,
     workers: int,
-    total: int,
+    wanted: Collection[str],
 ) -> pd.DataFrame:
     results = joblib.Parallel(n_jobs=workers, return_as="generator")(
-        joblib.delayed(_score_chunk)(metrics, batch_size, chunk) for chunk in _chunks(inputs, roles)
+        joblib.delayed(_score_chunk)(metrics, batch_size, chunk) for chunk in _chunks(inputs, groups, wanted)
     )
     parts = []
-    with tqdm(total=total, desc="scores", unit="image") as progress:
+    with tqdm(total=len(wanted), desc="scores", unit="image") as progress:
         for part in results:
             parts.append(part)
             progress.update(part["image_id"].nunique())
@@ -305,23 +333,18 @@ def _score_all(
 _Stored = tuple[str, bytes, list[tuple[str, bytes]]]  # reference_id, its image, (image_id, image) of each
 
 
-def _chunks(inputs: dict[str, Path], roles: list[str]) -> Iterator[list[_Stored]]:
-    """References with their images, some at a time; those of one reference stand together, as PCMP writes."""
+def _chunks(inputs: dict[str, Path], groups: list[int], wanted: Collection[str]) -> Iterator[list[_Stored]]:
+    """References with their images, some at a time, of some row groups; no reference stands in two."""
     references = StoredReferences(inputs["references"])
-    chunk: list[_Stored] = []
-    for reference_id, rows in groupby(_rows(inputs["images"], roles), key=itemgetter(0)):
-        chunk.append((reference_id, references.get(reference_id), [row[1:] for row in rows]))
-        if len(chunk) == _CHUNK:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
-
-
-def _rows(path: Path, roles: list[str]) -> Iterator[tuple[str, str, bytes]]:
     columns = ["reference_id", "image_id", "image"]
-    for frame in iterate_table(path, "images", [*columns, "role"]):
-        yield from frame.loc[frame["role"].isin(roles), columns].itertuples(index=False, name=None)
+    for frame in iterate_row_groups(inputs["images"], "images", columns, numbers=groups):
+        rows = (row for row in frame[columns].itertuples(index=False, name=None) if row[1] in wanted)
+        by_reference = groupby(rows, key=itemgetter(0))
+        while chunk := [
+            (reference_id, references.get(reference_id), [row[1:] for row in images])
+            for reference_id, images in islice(by_reference, _CHUNK)
+        ]:
+            yield chunk
 
 
 def _score_chunk(metrics: dict[str, dict[str, Any]], batch_size: int, chunk: list[_Stored]) -> pd.DataFrame:

@@ -49,5 +49,6 @@ def to_table(ids: pd.DataFrame, names: Sequence[str], terms: Sequence[Tensor]) -
     columns: dict[str, pa.Array] = {name: pa.array(ids[name], pa.string()) for name in ids}
     for name, values in zip(names, terms, strict=True):
         flat = pa.array(values.to(torch.float16).cpu().numpy().ravel(), pa.float16())
-        columns[name] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+        kind = pa.list_(pa.field("element", pa.float16()), values.shape[1])  # as parquet itself calls it
+        columns[name] = pa.FixedSizeListArray.from_arrays(flat, type=kind)
     return pa.table(columns)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mlclipsim import plugins, steps
+from mlclipsim.shards import Shard
 from mlclipsim.usage import UsageError
 
 __all__ = ["main"]
@@ -163,7 +164,12 @@ def _parser() -> argparse.ArgumentParser:
             metavar="NAME=PATH",
             help="more paths: a list",
         )
-    command.add_argument("--gpus", type=int, default=0, help="0 hides them from the step")
+    command.add_argument(
+        "--gpus", type=int, default=0, help="take so many that no other job has; 0 hides them from the step"
+    )
+    some = command.add_mutually_exclusive_group()
+    some.add_argument("--shard", metavar="N-of-COUNT", help="only this share of the work")
+    some.add_argument("--parts", type=Path, nargs="+", metavar="FOLDER", help="put together what shards made")
     command.set_defaults(call=_step)
 
     command = commands.add_parser("plan", help="forecast jobs, forward passes, hours, downloads and disk")
@@ -307,20 +313,29 @@ def _step(arguments: argparse.Namespace) -> None:
     if not isinstance(spec, dict):
         raise UsageError(f"--spec is a {type(spec).__name__}, expected a JSON object; pass one")
     step = steps.STEPS[arguments.step]
+    shard = [Shard.parse(arguments.shard)] if arguments.shard else []
+    if (shard or arguments.parts) and not step.shards:
+        known = ", ".join(name for name, other in steps.STEPS.items() if other.shards)
+        raise UsageError(f"{arguments.step} is one piece of work; shards are of {known}")
     inputs = _paths("--input", arguments.input, step.lists)
     outputs = _paths("--output", arguments.output, frozenset())
-    _limit(int(spec.get("threads", 1)), arguments.gpus)
+    _limit(int(spec.get("threads", 1)), 0 if arguments.parts else arguments.gpus)
     plugins.verify(spec)
 
     started = time.time()
-    function = steps.function(arguments.step)
     declared = outputs.pop("provenance", None)
-    function(spec, inputs, outputs)
+    if arguments.parts:
+        from mlclipsim.gather import gather
 
-    from mlclipsim import provenance
+        files = {name: path for name, path in outputs.items() if isinstance(path, Path)}
+        gather(arguments.step, spec, arguments.parts, files)
+    else:
+        steps.function(arguments.step)(spec, inputs, outputs, *shard)
 
-    record = declared if isinstance(declared, Path) else provenance.beside(outputs)
-    provenance.write(record, arguments.step, spec, inputs, outputs, started=started)
+        from mlclipsim import provenance
+
+        record = declared if isinstance(declared, Path) else provenance.beside(outputs)
+        provenance.write(record, arguments.step, spec, inputs, outputs, started=started)
     print(f"{arguments.step}: {time.time() - started:.1f} s", file=sys.stderr)
 
 
@@ -331,7 +346,11 @@ def _limit(threads: int, gpus: int) -> None:
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "passive"
     )  # spinning threads starve each other on a busy machine
-    if not gpus:
+    if gpus:
+        from mlclipsim.gpus import claim
+
+        claim(gpus)
+    else:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     os.environ.setdefault("MPLBACKEND", "agg")
 

@@ -20,13 +20,20 @@ from mlclipsim.steps import STEPS
 __all__ = ["Forecast", "StepForecast", "as_table", "duration", "forecast", "seconds_per_job"]
 
 _NETWORKS = frozenset(
-    {"predictions", "similarities", "channel_similarities", "human_predictions", "human_similarities"}
+    {
+        *("temperatures", "predictions", "similarities", "channel_similarities"),
+        *("human_predictions", "human_similarities"),
+    }
 )
 _HOLDS = ("references", "images", "width", "height")
 _PER_JUDGED = frozenset({"human_images", "human_baselines", "human_predictions", "human_similarities"})
 _BY_NAME = frozenset({"disagreements", "record", "report", "compare"})  # asked for by name, not in `all`
 _TRAININGS = frozenset({"codec_trial", "codec_arm", "codec_check"})
 _CODINGS = frozenset({"codec_choice", "rate_task"})
+_CALIBRATION = (
+    ("zoo_val", "pcmp_train"),
+    2_000,
+)  # the first role that there is, and at most so many references
 _BACKWARD = 2  # passes that a gradient costs beside the forward one
 
 
@@ -130,17 +137,47 @@ def _steps(plan: spec.Plan, costs: dict[str, Any], gpu_gmacs_per_second: float) 
         **_codec_jobs(plan),
     }
     steps = []
+    sharded = plan.config["shards"] > 1
     for step in STEPS:
-        if step in _BY_NAME:
+        if step in _BY_NAME or (step == "temperatures" and not sharded):
             continue
-        if step in _PER_JUDGED:
+        parts: list[tuple[_Images, str | None]]
+        if step == "temperatures":
+            parts = [(replace(own, references=_calibration(plan), images=0), None)]
+        elif step in _PER_JUDGED:
             of_two = [plan.encoder, plan.untrained] if step == "human_similarities" else [None]
             parts = [(images, tower) for images in judged.values() for tower in dict.fromkeys(of_two)]
         else:
             parts = [(own, tower) for tower in runs.get(step, [None])]
         if parts:
-            steps.append(_sum([_step(study, step, images, tower) for images, tower in parts]))
+            made = _sum([_step(study, step, images, tower) for images, tower in parts])
+            steps += _in_shards(study, made) if sharded and STEPS[step].shards else [made]
     return steps
+
+
+def _in_shards(study: _Study, made: StepForecast) -> list[StepForecast]:
+    """The jobs that share the work of a step, and those that put together what they made."""
+    shards, costs = study.plan.config["shards"], study.costs
+    further = made.jobs * (shards - 1) * costs["job_seconds"]
+    on_gpu = None if made.gpu_seconds is None else made.gpu_seconds + further
+    seconds = made.jobs * costs["job_seconds"] + made.bytes * costs["gather_seconds_per_byte"]
+    return [
+        replace(
+            made,
+            step=f"{made.step}_part",
+            jobs=made.jobs * shards,
+            cpu_seconds=made.cpu_seconds + further,
+            gpu_seconds=on_gpu,
+        ),
+        StepForecast(made.step, jobs=made.jobs, cpu_seconds=seconds),
+    ]
+
+
+def _calibration(plan: spec.Plan) -> int:
+    """On how many references the voters' temperatures are fitted, if they have labels."""
+    roles, most = _CALIBRATION
+    counts = plan.config["references"]["roles"]
+    return min(most, next((counts[role] for role in roles if counts.get(role)), 0))
 
 
 def _throughput(plan: spec.Plan) -> tuple[float, str]:
@@ -397,7 +434,8 @@ def _metric_ms(plan: spec.Plan, costs: dict[str, Any], metric: str, megapixels: 
 
 def as_table(plan: spec.Plan, found: Forecast) -> str:
     """The forecast for a terminal."""
-    report = [step for step in found.steps if STEPS[step.step].report]
+    reports = {name for name, known in STEPS.items() if known.report}
+    report = [step for step in found.steps if step.step in reports]
     others = [step for step in found.steps if step not in report]
     documents = replace(_sum(report), step="tables, figures, claims", jobs=len(report))
     total = replace(

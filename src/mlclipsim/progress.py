@@ -37,6 +37,7 @@ _CHATTER = (
     "Execute ",
     "Exiting because a job execution failed",
     "Removing output files of failed job",
+    "Removing temporary output",
     "Select jobs to execute",
     "Shutting down, this might take some time",
     "Using shell:",

@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mlclipsim import pretrained
+from mlclipsim import pretrained, shards
 from mlclipsim.artifacts import ArtifactError, read_json, sha256_of, write_json
 from mlclipsim.spec import canonical
 
@@ -35,6 +35,7 @@ __all__ = [
     "commit_date",
     "digest",
     "git_state",
+    "hashes",
     "lineage",
     "package_version",
     "write",
@@ -68,7 +69,7 @@ MODULES = {
     "krippendorff": "krippendorff",
 }
 Paths = Mapping[str, Path | list[Path]]
-FOLDER = "provenance"  # of records, in the folder of what they are about or in its run's
+FOLDER = shards.RECORDS  # in the folder of what they are about, or in its run's
 
 
 class Record(NamedTuple):
@@ -100,7 +101,7 @@ def _flat(groups: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
 def beside(outputs: Paths) -> Path:
     """Where the record of a step lies whose rule names no place for it: named after its first output."""
     first = next(path for group in outputs.values() for path in _listed(group))
-    return first.parent / FOLDER / f"{first.stem}.json"
+    return shards.record(first)
 
 
 def write(
@@ -132,8 +133,8 @@ def collect(
             "device": device,
             "spec": dict(spec),
             "spec_sha256": digest(spec),
-            "inputs": _hashes(inputs),
-            "outputs": _hashes(outputs),
+            "inputs": hashes(inputs),
+            "outputs": hashes(outputs),
             "parents": _parents(inputs),
             "weights": _weights(spec) if "torch" in sys.modules else {},  # without it no network was run
             "git_commit": commit,
@@ -176,8 +177,8 @@ def _listed(group: Path | list[Path]) -> list[Path]:
     return group if isinstance(group, list) else [group]
 
 
-def _hashes(paths: Paths) -> dict[str, dict[str, str]]:
-    """Name -> {path: sha256}."""
+def hashes(paths: Paths) -> dict[str, dict[str, str]]:
+    """Name -> {path: sha256}, as records have their inputs and outputs."""
     return {
         name: {str(path): sha256_of(path) for path in _listed(group)} for name, group in sorted(paths.items())
     }

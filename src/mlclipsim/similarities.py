@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from itertools import groupby
 from operator import itemgetter
@@ -14,27 +14,27 @@ import torch
 from tqdm import tqdm
 
 from mlclipsim import channels, metric, plugins
-from mlclipsim.artifacts import iterate_table, stream_table
+from mlclipsim.artifacts import iterate_row_groups, row_group_sizes, stream_table
 from mlclipsim.comparison import Comparison
 from mlclipsim.datasets.references import StoredReferences
 from mlclipsim.encoders import Encoder, load_encoder
 from mlclipsim.images import decode_batch
 from mlclipsim.layer_weights import GLOBAL, layer_name
 from mlclipsim.places import locate
+from mlclipsim.shards import WHOLE, Shard
 
 __all__ = ["build", "load_entry"]
 
-_ROWS = 64  # images read at a time
-_GROUP = 1024  # rows per row group of the result
 
-
-def build(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
+def build(
+    spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path], shard: Shard = WHOLE
+) -> None:
     """Step: ``references``, ``images`` [, ``checkpoint``] -> ``similarities`` [, ``products``].
 
-    Columns: ``image_id``, ``reference_id``, ``layer_01`` ..., ``global``; rows in the order of ``images``,
-    which pass through in pieces, so that memory does not grow with their number. Each reference is encoded
-    once where its images stand together, as PCMP writes them. A batch holds images of one reference, so
-    that no row depends on which other references there are.
+    Columns: ``image_id``, ``reference_id``, ``layer_01`` ..., ``global``; rows and row groups in the order of
+    ``images``, which pass through a row group at a time, so that memory does not grow with their number. Each
+    reference is encoded once where its images stand together, as PCMP writes them. A batch holds images of
+    one reference, so that no row depends on which other references there are.
 
     ``products``, where asked for, has the terms of every similarity by channel (:mod:`mlclipsim.channels`),
     from the same forward pass.
@@ -57,41 +57,38 @@ def build(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path
     names = [*map(layer_name, encoder.layers), GLOBAL]
     references = StoredReferences(inputs["references"])
     wants_terms = "products" in outputs
-    rows: list[tuple[Any, ...]] = []
-    terms: list[list[torch.Tensor]] = []
+    sizes = row_group_sizes(inputs["images"], "images")
+    mine = shard.of(len(sizes))
+    total = sum(sizes[number] for number in mine)
     with (
         stream_table(outputs["similarities"], "similarities") as append,
         stream_table(outputs["products"], "products") if wants_terms else nullcontext() as append_terms,
-        tqdm(desc=f"similarities, {name}", unit="image") as progress,
+        tqdm(total=total, desc=f"similarities, {name}", unit="image") as progress,
         torch.no_grad(),
     ):
-
-        def flush() -> None:
+        columns = ["image_id", "reference_id", "image"]
+        for group in iterate_row_groups(inputs["images"], "images", columns, numbers=mine):
+            rows: list[tuple[Any, ...]] = []
+            terms: list[list[torch.Tensor]] = []
+            images = group[columns].itertuples(index=False, name=None)
+            for reference_id, of_reference in groupby(images, key=itemgetter(1)):
+                encoded = comparison.encode(decode_batch([references.get(reference_id)]).to(device))
+                for batch in _batches(of_reference, batch_size):
+                    distorted = decode_batch(stored for _, _, stored in batch).to(device)
+                    values: list[list[float]] = []
+                    for x, y in comparison.pairs(encoded, distorted):
+                        values += metric.similarities(x, y).double().cpu().tolist()
+                        if wants_terms:
+                            terms.append(channels.products(x, y))
+                    rows += [
+                        (image, reference_id, *row) for (image, _, _), row in zip(batch, values, strict=True)
+                    ]
+                    progress.update(len(batch))
             frame = pd.DataFrame(rows, columns=["image_id", "reference_id", *names])
             append(frame)
             if append_terms is not None:
                 of_layers = [torch.cat(layer) for layer in zip(*terms, strict=True)]
                 append_terms(channels.to_table(frame[["image_id", "reference_id"]], names, of_layers))
-            rows.clear()
-            terms.clear()
-
-        for reference_id, images in groupby(_images(inputs["images"]), key=itemgetter(1)):
-            encoded = comparison.encode(decode_batch([references.get(reference_id)]).to(device))
-            for batch in _batches(images, batch_size):
-                distorted = decode_batch(stored for _, _, stored in batch).to(device)
-                values: list[list[float]] = []
-                for x, y in comparison.pairs(encoded, distorted):
-                    values += metric.similarities(x, y).double().cpu().tolist()
-                    if wants_terms:
-                        terms.append(channels.products(x, y))
-                rows += [
-                    (image, reference_id, *row) for (image, _, _), row in zip(batch, values, strict=True)
-                ]
-                progress.update(len(batch))
-            if len(rows) >= _GROUP:
-                flush()
-        if rows:
-            flush()
 
 
 def load_entry(name: str, entry: dict[str, Any], made: Path | None = None) -> Encoder:
@@ -134,13 +131,7 @@ def _of_plugin(name: str, model: str, seed: int | None) -> Encoder:
     return encoder
 
 
-def _images(path: Path) -> Iterator[tuple[str, str, bytes]]:
-    columns = ["image_id", "reference_id", "image"]
-    for frame in iterate_table(path, "images", columns, rows=_ROWS):
-        yield from frame[columns].itertuples(index=False, name=None)
-
-
-def _batches(items: Iterator[tuple[str, str, bytes]], size: int) -> Iterator[list[tuple[str, str, bytes]]]:
+def _batches(items: Iterable[tuple[str, str, bytes]], size: int) -> Iterator[list[tuple[str, str, bytes]]]:
     batch = []
     for item in items:
         batch.append(item)

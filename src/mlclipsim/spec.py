@@ -407,8 +407,8 @@ class Plan:
             "run": self.run,
             "cache": f"results/{self.preset}/shared/scored",
             "style": self.entry("styles", config["style"]),
-            # what a run is compared with is no setting of its own
-            "config": {key: value for key, value in config.items() if key != "compare"},
+            # what a run is compared with is no setting of its own, nor is in how many jobs it is made
+            "config": {key: value for key, value in config.items() if key not in ("compare", "shards")},
             "threads": config["workers"] if step in IN_PROCESSES else config["threads"],
         }
         document = ("preset", "run")
@@ -419,6 +419,7 @@ class Plan:
             "lit_encoder": ("lit", "encoder", "references"),
             "pcmp_images": ("pcmp",),
             "pcmp_pairs": ("pcmp",),
+            "temperatures": ("voters", "batch_size"),
             "predictions": ("voters", "batch_size"),
             "votes": ("votes", "folds"),
             "similarities": ("encoder", "batch_size"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -19,12 +19,17 @@ PACKAGE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Step:
-    """One step: ``call`` is ``module:function`` under :mod:`mlclipsim`."""
+    """One step: ``call`` is ``module:function`` under :mod:`mlclipsim`.
+
+    A step with ``shards`` can be done in parts: its function takes the share of the work that is meant, and
+    the parts of each output, of the kind that ``shards`` names, are put together (:mod:`mlclipsim.gather`).
+    """
 
     call: str
     lists: frozenset[str] = frozenset()  # inputs that are lists of files even where there is just one
     report: bool = False  # makes a table, a figure or the claims, which the rule declares with their record
     reads: str | None = None  # a folder of the package whose files it reads, besides the code that it runs
+    shards: Mapping[str, str] = field(default_factory=dict)  # output -> schema, or `json`: alike in all parts
 
 
 _PER_DATASET = frozenset({"ratings", "pairs", "baselines", "similarities", "untrained", "predictions"})
@@ -32,14 +37,17 @@ _PER_DATASET = frozenset({"ratings", "pairs", "baselines", "similarities", "untr
 STEPS = {
     "references": Step("datasets.references:build"),
     "lit_encoder": Step("lit:train"),
-    "pcmp_images": Step("pcmp.build:distort"),
-    "pcmp_pairs": Step("pcmp.build:pair"),
-    "predictions": Step("pcmp.vote:predict"),
-    "votes": Step("pcmp.vote:cast"),
-    "similarities": Step("similarities:build"),
-    "channel_similarities": Step("similarities:build"),
+    "pcmp_images": Step("pcmp.build:distort", shards={"images": "images", "drops": "drops"}),
+    "pcmp_pairs": Step("pcmp.build:pair", shards={"pairs": "pairs", "drops": "drops"}),
+    "temperatures": Step("pcmp.vote:calibrate"),
+    "predictions": Step("pcmp.vote:predict", shards={"predictions": "predictions", "voters": "voters"}),
+    "votes": Step("pcmp.vote:cast", shards={"votes": "votes", "labels": "labels", "drops": "drops"}),
+    "similarities": Step("similarities:build", shards={"similarities": "similarities"}),
+    "channel_similarities": Step(
+        "similarities:build", shards={"similarities": "similarities", "products": "products"}
+    ),
     "fit": Step("fit:learn"),
-    "baselines": Step("baselines:score"),
+    "baselines": Step("baselines:score", shards={"scores": "scores"}),
     "clip_scores": Step("fit:score"),
     "preference": Step("benchmarks.machine_preference:evaluate"),
     "severity": Step("benchmarks.severity:evaluate", lists=frozenset({"scores"})),
@@ -49,9 +57,9 @@ STEPS = {
     "ablation": Step("benchmarks.ablation:choices", lists=frozenset({"similarities"})),
     "data_size": Step("benchmarks.data_size:vary"),
     "human_images": Step("datasets.human_images:build"),
-    "human_baselines": Step("baselines:score"),
-    "human_predictions": Step("pcmp.vote:predict"),
-    "human_similarities": Step("similarities:build"),
+    "human_baselines": Step("baselines:score", shards={"scores": "scores"}),
+    "human_predictions": Step("pcmp.vote:predict", shards={"predictions": "predictions"}),
+    "human_similarities": Step("similarities:build", shards={"similarities": "similarities"}),
     "human_iqa": Step("benchmarks.human_iqa:evaluate", lists=_PER_DATASET),
     "machine_iqa": Step("benchmarks.human_iqa:evaluate", lists=_PER_DATASET),
     "codec_trial": Step("compression.fine_tuning:try_setting"),
@@ -59,7 +67,15 @@ STEPS = {
     "codec_arm": Step("compression.fine_tuning:fine_tune"),
     "codec_manifest": Step("compression.manifest:collect", lists=frozenset({"codecs", "records", "choices"})),
     "codec_check": Step("compression.manifest:check"),
-    "rate_task": Step("compression.rate_task:code"),
+    "rate_task": Step(
+        "compression.rate_task:code",
+        shards={
+            "codes": "rate_task_codes",
+            "scores": "rate_task_scores",
+            "truth": "rate_task_truth",
+            "not_run": "json",
+        },
+    ),
     "rate_task_curves": Step("compression.curves:evaluate"),
     "reconstructions": Step("compression.reconstructions:show"),
     "claims": Step("report.claims:write", report=True),
@@ -111,11 +127,14 @@ def code(step: str) -> list[str]:
 
 
 def options(files: Mapping[str, str | Sequence[str]], option: str = "--input") -> list[str]:
-    """``--input name=path ...`` of a rule's files, of which some names may be without: those are left out."""
+    """``--input name=path ...`` of a rule's files, of which some names may be without: those are left out.
+
+    So are ``code`` and ``parts``, which no step reads.
+    """
     words = []
     for name, paths in files.items():
         listed = [paths] if isinstance(paths, str) else list(paths)
-        if listed and name != "code":
+        if listed and name not in ("code", "parts"):
             words += [option, f"{name}={listed[0]}", *listed[1:]]
     return words
 

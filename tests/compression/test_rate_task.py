@@ -7,12 +7,14 @@ import pandas as pd
 import pytest
 import torch
 
-from mlclipsim import spec
+from mlclipsim import provenance, spec
 from mlclipsim.artifacts import ArtifactError, read_json, read_table, sha256_of, write_json, write_table
 from mlclipsim.compression import codecs
 from mlclipsim.compression.bitstream import Bitstream
 from mlclipsim.compression.rate_task import Coder, check_payload, code, coders
 from mlclipsim.compression.reconstructions import at_equal_rate
+from mlclipsim.gather import gather
+from mlclipsim.shards import RECORD, WHOLE, Shard
 
 JUDGES = ["scene-repvgg", "scene-segmenter"]
 
@@ -68,11 +70,11 @@ def study(tmp_path_factory):
     return read, inputs
 
 
-def _code(study, folder, **changed):
+def _code(study, folder, shard=WHOLE, **changed):
     read, inputs = study
     outputs = {name: folder / f"{name}.parquet" for name in ("codes", "scores", "truth")}
     outputs["not_run"] = folder / "not_run.json"
-    code(read | changed, inputs, outputs)
+    code(read | changed, inputs, outputs, shard)
     return outputs
 
 
@@ -164,3 +166,25 @@ def test_reconstructions_stand_at_the_anchors_rate():
     known = [Coder("tiny", arm, quality, 0) for arm, quality in rates]
     chosen = {coder.arm: coder.quality for coder in at_equal_rate(known, codes)}
     assert chosen == {"mse": 2, "ours": 2}
+
+
+@pytest.mark.slow
+def test_any_number_of_shards_gives_the_same_bytes(study, coded, tmp_path):
+    read, _ = study
+    parts = [tmp_path / str(number) for number in (1, 2)]
+    for number, part in enumerate(parts, start=1):
+        _record(part, read, _code(study, part, Shard(number, 2)))
+    outputs = {name: tmp_path / path.name for name, path in coded.items()}
+    gather("rate_task", read, parts, outputs)
+    for name, path in outputs.items():
+        assert path.read_bytes() == coded[name].read_bytes(), name
+    write_json(parts[1] / "not_run.json", {"mse": "no trained weights"})
+    _record(parts[1], read, {name: parts[1] / path.name for name, path in coded.items()})
+    with pytest.raises(ArtifactError, match=r"2/not_run\.json and .* do not agree"):
+        gather("rate_task", read, parts, outputs)
+
+
+def _record(part, read, outputs):
+    made_from = {"step": "rate_task", "spec_sha256": provenance.digest(read)}
+    made_from |= {"outputs": provenance.hashes(outputs)}
+    write_json(part / RECORD, {"made_from": made_from, "measured": {"seconds": 1.0}})

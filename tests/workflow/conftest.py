@@ -16,18 +16,28 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Taken up by every Python of a stand-in run: steps are replaced by writers, only the workflow is tested.
 STAND_IN = """
-import hashlib, json
-import mlclipsim.steps
+import hashlib, json, sys, types
+import mlclipsim.shards, mlclipsim.steps
 
 def function(step):
-    def write(spec, inputs, outputs):
+    def write(spec, inputs, outputs, shard=None):
         for name, path in outputs.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             text = json.dumps([step, name, spec, sorted(inputs)], sort_keys=True)
             path.write_text(hashlib.sha256(text.encode()).hexdigest())
     return write
 
+def gather(step, spec, parts, outputs):
+    assert all((part / path.name).is_file() for part in parts for path in outputs.values())
+    function(step)(spec, {}, outputs)
+    record = mlclipsim.shards.record(next(iter(outputs.values())))
+    record.parent.mkdir(exist_ok=True)
+    made_from = {"step": step, "inputs": {}, "outputs": {}}
+    record.write_text(json.dumps({"made_from": made_from, "measured": {"shards": len(parts)}}))
+
 mlclipsim.steps.function = function
+sys.modules["mlclipsim.gather"] = types.ModuleType("mlclipsim.gather")
+sys.modules["mlclipsim.gather"].gather = gather
 """
 
 

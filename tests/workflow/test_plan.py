@@ -16,12 +16,14 @@ PER_JUDGED = {"human_images", "human_baselines", "human_predictions", "human_sim
 ON_DEMAND = {"disagreements", "record", "report", "compare"}
 # Steps of a run that trains its codecs, where none ship for it.
 TRAININGS = {"codec_trial", "codec_choice", "codec_arm", "codec_manifest"}
+# What several shards need once, and a single job does itself.
+SHARDED = {"temperatures"}
 
 
 def test_a_fresh_clone_plans_every_step(project):
     """No committed file may stand where a rule writes: Snakemake would take it for done."""
     jobs = project.jobs("all")
-    assert set(jobs) == set(STEPS) - {"lit_encoder"} - PER_JUDGED - ON_DEMAND - TRAININGS
+    assert set(jobs) == set(STEPS) - {"lit_encoder"} - PER_JUDGED - ON_DEMAND - TRAININGS - SHARDED
     assert jobs["channel_similarities"] == 1  # of the main encoder
     assert jobs["similarities"] == 2  # of the second one and of the untrained control
     assert jobs["fit"] == 2
@@ -29,7 +31,7 @@ def test_a_fresh_clone_plans_every_step(project):
 
 def test_local_makes_its_encoder(project, tmp_path):
     jobs = project.jobs("all", "--config", "preset=local", f"assets_dir={tmp_path}")
-    assert set(jobs) == set(STEPS) - ON_DEMAND - {"codec_check"}
+    assert set(jobs) == set(STEPS) - ON_DEMAND - SHARDED - {"codec_check"}
     assert jobs["lit_encoder"] == 1
     assert jobs["codec_arm"] == 5 * 4 * 2  # arms, points and seeds
     assert jobs["human_images"] == jobs["human_baselines"] == jobs["human_predictions"] == 1
@@ -50,11 +52,12 @@ def test_presets_plan(project, preset):
     assert set(project.jobs("--config", f"preset={preset}")) >= {"references", "votes", "table_2", "figure_3"}
 
 
-@pytest.mark.parametrize("preset", ["embedded", "local", "paper"])
-def test_a_forecast_counts_the_jobs_that_are_planned(project, tmp_path, preset):
-    plan = spec.load({"preset": preset, "assets_dir": str(tmp_path)}, planning=True)
+@pytest.mark.parametrize(("preset", "shards"), [("embedded", 1), ("local", 1), ("local", 4), ("paper", 3)])
+def test_a_forecast_counts_the_jobs_that_are_planned(project, tmp_path, preset, shards):
+    setting = {"preset": preset, "assets_dir": str(tmp_path), "shards": shards}
+    plan = spec.load(setting, planning=True)
     counted = {step.step: step.jobs for step in forecast(plan, cores=1).steps}
-    assert counted == project.jobs("--config", f"preset={preset}", f"assets_dir={tmp_path}")
+    assert counted == project.jobs("--config", *(f"{key}={value}" for key, value in setting.items()))
 
 
 def test_a_crate_and_its_references_are_made_from_everything(project):

@@ -8,6 +8,8 @@ from importlib.util import find_spec
 import pytest
 import yaml
 
+from mlclipsim.steps import STEPS
+
 pytestmark = pytest.mark.workflow
 
 
@@ -46,10 +48,12 @@ def test_a_gpu_is_for_the_jobs_that_use_one(project, profile):
     setting = yaml.safe_load((project.root / "workflow/profiles" / profile / "config.yaml").read_text())
     text = "\n".join(path.read_text() for path in (project.root / "workflow/rules").glob("*.smk"))
     users = set(re.findall(r"mlclipsim step (\w+) --spec \{params\.spec:q\} --gpus", text))
-    users |= {"channel_similarities"}  # as similarities
+    users |= {"similarities", "channel_similarities"}  # of which one rule is made from the other
+    users |= {f"{step}_part" for step in users if STEPS[step].shards}
     assert users == {rule for rule, given in setting["set-resources"].items() if given.get("gpu")}
     jobs = resources(project, profile, "all", "--config", "preset=paper")
-    assert {rule for rule, given in jobs.items() if given["gpu"]} == users - {"lit_encoder"}
+    unsharded = {"lit_encoder", "temperatures", *(step for step in users if step.endswith("_part"))}
+    assert {rule for rule, given in jobs.items() if given["gpu"]} == users - unsharded
 
 
 def test_without_a_profile_no_job_asks_for_a_gpu(project):

@@ -5,6 +5,7 @@ rule baselines:
     input:
         references=rules.references.output.references,
         images=rules.pcmp_images.output.images,
+        parts=parts("baselines"),
         code=steps.code("baselines"),
     output:
         scores=plan.shared("baselines", "scores.parquet"),
@@ -15,8 +16,9 @@ rule baselines:
     threads: config["workers"]
     params:
         spec=plan.text("baselines"),
+        parts=lambda wildcards, input: shards.option(input.parts),
     shell:
-        "python -m mlclipsim step baselines --spec {params.spec:q}"
+        "python -m mlclipsim step baselines --spec {params.spec:q} {params.parts:q}"
         " --input references={input.references:q} --input images={input.images:q}"
         " --output scores={output.scores:q} > {log:q} 2>&1"
 

@@ -30,6 +30,7 @@ rule human_baselines:
             "human_images", "references.parquet", dataset=wildcards.dataset
         ),
         images=lambda wildcards: plan.shared("human_images", "images.parquet", dataset=wildcards.dataset),
+        parts=parts("human_baselines"),
         code=steps.code("human_baselines"),
     output:
         scores="results/{preset}/shared/human_baselines-{digest}/{dataset}/scores.parquet",
@@ -42,8 +43,9 @@ rule human_baselines:
         gpu=0,
     params:
         spec=lambda wildcards: plan.text("human_baselines", dataset=wildcards.dataset),
+        parts=lambda wildcards, input: shards.option(input.parts),
     shell:
-        "python -m mlclipsim step human_baselines --spec {params.spec:q} --gpus {resources.gpu}"
+        "python -m mlclipsim step human_baselines --spec {params.spec:q} --gpus {resources.gpu} {params.parts:q}"
         " --input references={input.references:q} --input images={input.images:q}"
         " --output scores={output.scores:q} > {log:q} 2>&1"
 
@@ -55,6 +57,7 @@ rule human_predictions:
         ),
         images=lambda wildcards: plan.shared("human_images", "images.parquet", dataset=wildcards.dataset),
         calibrated=rules.predictions.output.voters,
+        parts=parts("human_predictions"),
         code=steps.code("human_predictions"),
     output:
         predictions="results/{preset}/shared/human_predictions-{digest}/{dataset}/predictions.parquet",
@@ -67,8 +70,9 @@ rule human_predictions:
         gpu=0,
     params:
         spec=lambda wildcards: plan.text("human_predictions", dataset=wildcards.dataset),
+        parts=lambda wildcards, input: shards.option(input.parts),
     shell:
-        "python -m mlclipsim step human_predictions --spec {params.spec:q} --gpus {resources.gpu}"
+        "python -m mlclipsim step human_predictions --spec {params.spec:q} --gpus {resources.gpu} {params.parts:q}"
         " --input references={input.references:q} --input images={input.images:q}"
         " --input calibrated={input.calibrated:q} --output predictions={output.predictions:q} > {log:q} 2>&1"
 
@@ -84,6 +88,7 @@ rule human_similarities:
             if wildcards.encoder in LIT
             else []
         ),
+        parts=parts("human_similarities"),
         code=steps.code("human_similarities"),
     output:
         similarities="results/{preset}/shared/human_similarities-{encoder}-{digest}/{dataset}/similarities.parquet",
@@ -96,9 +101,10 @@ rule human_similarities:
         gpu=0,
     params:
         spec=lambda wildcards: plan.text("human_similarities", wildcards.encoder, wildcards.dataset),
+        parts=lambda wildcards, input: shards.option(input.parts),
         inputs=lambda wildcards, input: steps.options(input),
     shell:
-        "python -m mlclipsim step human_similarities --spec {params.spec:q} --gpus {resources.gpu}"
+        "python -m mlclipsim step human_similarities --spec {params.spec:q} --gpus {resources.gpu} {params.parts:q}"
         " {params.inputs:q} --output similarities={output.similarities:q} > {log:q} 2>&1"
 
 

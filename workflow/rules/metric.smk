@@ -33,16 +33,22 @@ rule lit_encoder:
         " --output encoder={output.encoder:q} --output report={output.report:q} > {log:q} 2>&1"
 
 
+COMPARED = {
+    "references": rules.references.output.references,
+    "images": rules.pcmp_images.output.images,
+    "checkpoint": lambda wildcards: (
+        [plan.shared("lit_encoder", "encoder.safetensors", wildcards.encoder)]
+        if wildcards.encoder in LIT
+        else []
+    ),
+    "code": steps.code("similarities"),
+}
+
+
 rule similarities:
     input:
-        references=rules.references.output.references,
-        images=rules.pcmp_images.output.images,
-        checkpoint=lambda wildcards: (
-            [plan.shared("lit_encoder", "encoder.safetensors", wildcards.encoder)]
-            if wildcards.encoder in LIT
-            else []
-        ),
-        code=steps.code("similarities"),
+        **COMPARED,
+        parts=parts("similarities"),
     output:
         similarities="results/{preset}/shared/similarities-{encoder}-{digest}/similarities.parquet",
     log:
@@ -53,18 +59,26 @@ rule similarities:
     resources:
         gpu=0,
     params:
+        step="similarities",
         spec=lambda wildcards: plan.text("similarities", wildcards.encoder),
+        parts=lambda wildcards, input: shards.option(input.parts),
         files=lambda wildcards, input, output: [*steps.options(input), *steps.options(output, "--output")],
     shell:
-        "python -m mlclipsim step similarities --spec {params.spec:q} --gpus {resources.gpu} {params.files:q} > {log:q} 2>&1"
+        "python -m mlclipsim step {params.step} --spec {params.spec:q} --gpus {resources.gpu} {params.parts:q}"
+        " {params.files:q} > {log:q} 2>&1"
 
 
 use rule similarities as channel_similarities with:
+    input:
+        **COMPARED,
+        parts=parts("channel_similarities"),
     output:
         similarities="results/{preset}/shared/channel_similarities-{encoder}-{digest}/similarities.parquet",
         products="results/{preset}/shared/channel_similarities-{encoder}-{digest}/products.parquet",
     log:
         "results/{preset}/shared/channel_similarities-{encoder}-{digest}/log.txt",
+    params:
+        step="channel_similarities",
 
 
 rule fit:

@@ -8,6 +8,7 @@ rule rate_task:
         manifest=plan.codec_manifest,
         weights=plan.own("models", plan.encoder, "weights.json"),
         checkpoint=TOWER,
+        parts=parts("rate_task"),
         code=steps.code("rate_task"),
     output:
         codes=plan.own("compression", "codes.parquet"),
@@ -21,9 +22,10 @@ rule rate_task:
     threads: config["workers"]
     params:
         spec=plan.text("rate_task"),
+        parts=lambda wildcards, input: shards.option(input.parts),
         inputs=lambda wildcards, input: steps.options(dict(input.items())),
     shell:
-        "python -m mlclipsim step rate_task --spec {params.spec:q} {params.inputs:q}"
+        "python -m mlclipsim step rate_task --spec {params.spec:q} {params.parts:q} {params.inputs:q}"
         " --output codes={output.codes:q} --output scores={output.scores:q} --output truth={output.truth:q}"
         " --output not_run={output.not_run:q} > {log:q} 2>&1"
 

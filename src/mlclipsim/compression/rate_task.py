@@ -34,6 +34,7 @@ from mlclipsim.compression.judges import Judge, load_judges
 from mlclipsim.compression.manifest import stale
 from mlclipsim.images import to_tensor
 from mlclipsim.pcmp.match import psnr_db
+from mlclipsim.shards import WHOLE, Shard
 from mlclipsim.spec import canonical
 
 __all__ = ["BASE", "ORIGINAL", "UNTRAINED", "Coder", "check_payload", "code", "coders"]
@@ -79,12 +80,14 @@ def coders(
     return found + [Coder(name, name, quality) for name in references for quality in qualities(entries[name])]
 
 
-def code(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
+def code(
+    spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path], shard: Shard = WHOLE
+) -> None:
     """Step ``rate_task``: references, voters, manifest of the trained codecs, weights [, checkpoint]
     -> codes, scores, truth, and ``not_run``: arms that are missing, or were trained for another metric.
 
     ``spec["threads"]`` processes take a codec and a set of images at a time, and what they measured is
-    written in order: any number of them gives the same bytes.
+    written in order, a row group each: any number of processes or shards gives the same bytes.
 
     Raises:
         ArtifactError: trained weights are damaged; or a payload that its entropy does not explain, see
@@ -115,13 +118,14 @@ def code(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
         for number in range(len(settings["images"]))
         for coder in [Coder("", ORIGINAL, 0), *wanted]
     ]
+    mine = [jobs[number] for number in shard.of(len(jobs))]
     with ExitStack() as stack:
         append = {
             name: stack.enter_context(stream_table(outputs[name], f"rate_task_{name}"))
             for name in ("codes", "scores", "truth")
         }
-        results = joblib.Parallel(n_jobs=spec["threads"], return_as="generator")(jobs)
-        for tables in tqdm(results, total=len(jobs), desc="rate-task", unit="codec"):
+        results = joblib.Parallel(n_jobs=spec["threads"], return_as="generator")(mine)
+        for tables in tqdm(results, total=len(mine), desc="rate-task", unit="codec"):
             for name, table in tables.items():
                 append[name](table)
 

@@ -44,7 +44,7 @@ READERS: dict[str, Callable[[dict[str, Any]], Opinions]] = {
     "tabulated": tabulated.read,
     "plugin": _plugin,
 }
-_CHUNK = 64  # images per row group
+_CHUNK = 64  # rows per row group
 
 
 def build(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
@@ -81,8 +81,8 @@ def build(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path
             of_reference = list(group)
             reference = pixels(of_reference[0].reference)
             references.add(_reference_row(name, reference_id, reference))
+            rows.add(*(_image_row(name, image, reference) for image in of_reference))
             for image in of_reference:
-                rows.add(_image_row(name, image, reference))
                 if np.isfinite(image.rating):
                     ratings.add(_rating_row(image, opinions.higher_is_better))
                 progress.update()
@@ -112,15 +112,15 @@ def pixels(source: Source) -> np.ndarray:
 
 
 class _Rows:
-    """Rows of a table, written a chunk at a time."""
+    """Rows of a table, written a chunk at a time; what is added at once stays in one."""
 
     def __init__(self, append: Callable[[pd.DataFrame], None]) -> None:
         self._append = append
         self._rows: list[dict[str, Any]] = []
 
-    def add(self, row: dict[str, Any]) -> None:
-        self._rows.append(row)
-        if len(self._rows) == _CHUNK:
+    def add(self, *rows: dict[str, Any]) -> None:
+        self._rows.extend(rows)
+        if len(self._rows) >= _CHUNK:
             self.flush()
 
     def flush(self) -> None:

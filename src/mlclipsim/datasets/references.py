@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from mlclipsim.artifacts import ArtifactError, iterate_table, stream_table, write_table
+from mlclipsim.artifacts import ArtifactError, iterate_row_groups, stream_table, write_table
 from mlclipsim.datasets.partition import assign_roles, check_partition, duplicate_groups, fingerprint
 from mlclipsim.images import encode_image, read_image
 from mlclipsim.places import locate
@@ -189,19 +189,17 @@ def square(image: np.ndarray, size: int, name: str = "image") -> np.ndarray:
 
 
 class StoredReferences:
-    """The images of a ``references`` table by id, as stored bytes; in memory are a few at a time.
+    """The images of a ``references`` table by id, as stored bytes; in memory is one row group at a time.
 
-    The table is read round and round: in one pass, if the images are asked for in its order.
+    Cheap where they are asked for in the table's order, wherever in it that begins.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._rows = self._read()
-        self._current: tuple[str, bytes] | None = None
-
-    def _read(self) -> Iterator[tuple[str, bytes]]:
-        for frame in iterate_table(self.path, "references", ["reference_id", "image"], rows=_CHUNK):
-            yield from zip(frame["reference_id"], frame["image"], strict=True)
+        ids = iterate_row_groups(path, "references", ["reference_id"])
+        self._group_of = {name: number for number, frame in enumerate(ids) for name in frame["reference_id"]}
+        self._group = -1
+        self._images: dict[str, bytes] = {}
 
     def get(self, reference_id: str) -> bytes:
         """The image of one reference.
@@ -209,14 +207,14 @@ class StoredReferences:
         Raises:
             ArtifactError: the table has no such reference.
         """
-        for _ in range(2):
-            if self._current is not None and self._current[0] == reference_id:
-                return self._current[1]
-            for row in self._rows:
-                self._current = row
-                if row[0] == reference_id:
-                    return row[1]
-            self._rows = self._read()
-        raise ArtifactError(
-            f"{self.path}: lacks the reference {reference_id}; make references and images again"
-        )
+        group = self._group_of.get(reference_id)
+        if group is None:
+            raise ArtifactError(
+                f"{self.path}: lacks the reference {reference_id}; make references and images again"
+            )
+        if group != self._group:
+            columns = ["reference_id", "image"]
+            (frame,) = iterate_row_groups(self.path, "references", columns, numbers=[group])
+            self._images = dict(zip(frame["reference_id"], frame["image"], strict=True))
+            self._group = group
+        return self._images[reference_id]

@@ -12,46 +12,54 @@ import joblib
 import pandas as pd
 from tqdm import tqdm
 
-from mlclipsim.artifacts import iterate_table, read_table, stream_table, write_table
+from mlclipsim.artifacts import (
+    SCHEMAS,
+    iterate_row_groups,
+    read_table,
+    row_group_sizes,
+    stream_table,
+    write_table,
+)
+from mlclipsim.datasets.references import StoredReferences
 from mlclipsim.distortions import families
 from mlclipsim.images import decode_image, encode_image
 from mlclipsim.pcmp.design import design
-from mlclipsim.pcmp.drops import Drops, drops_table
+from mlclipsim.pcmp.drops import Drops, add_up, drops_table
 from mlclipsim.pcmp.match import Curve, Unattainable, match_block
 from mlclipsim.randomness import generator
+from mlclipsim.shards import WHOLE, Shard
 
 __all__ = ["distort", "pair"]
 
-_IMAGES = 4_096  # that are paired up at a time
-_CHUNK = 16  # references per task and per row group; fixed, so that the file does not depend on the workers
+_CHUNK = 16  # references per task and row group; fixed, so that neither workers nor shards change the file
 
 
-def distort(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
+def distort(
+    spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path], shard: Shard = WHOLE
+) -> None:
     """Step: ``references`` -> ``images``, matched within blocks, and ``drops``, what was unattainable.
 
     Only references whose role begins with ``pcmp_`` are distorted. Everything random derives from the seed
     and ids, and ``spec["threads"]`` worker processes return their chunks in order: any number of them gives
-    the same bytes.
+    the same bytes. A chunk is a row group of ``images``: steps that read them go by those.
     """
     seed, settings = spec["seed"], spec["pcmp"]
     families(settings["families"], settings.get("plugins", {}))  # an unknown name fails here, not in a worker
     index = read_table(inputs["references"], "references", columns=["reference_id", "role"])
     wanted = index[index["role"].str.startswith("pcmp_")]
-    blocks = design(
-        list(wanted.itertuples(index=False, name=None)),
-        settings["families"],
-        settings["families_per_block"],
-        seed,
-    )
+    rows = list(wanted.itertuples(index=False, name=None))
+    blocks = design(rows, settings["families"], settings["families_per_block"], seed)
+    chunks = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
+    mine = [chunks[number] for number in shard.of(len(chunks))]
     drops: Drops = Counter()
     workers = joblib.Parallel(n_jobs=spec["threads"], return_as="generator")
     results = workers(
         joblib.delayed(_distort_chunk)(seed, settings, chunk)
-        for chunk in _chunks(inputs["references"], blocks)
+        for chunk in _with_images(mine, inputs["references"], blocks)
     )
     with (
         stream_table(outputs["images"], "images") as append,
-        tqdm(total=len(blocks), desc="distort", unit="reference") as progress,
+        tqdm(total=sum(map(len, mine)), desc="distort", unit="reference") as progress,
     ):
         for n_references, images, dropped in results:
             if len(images):
@@ -61,16 +69,13 @@ def distort(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Pa
     write_table(outputs["drops"], drops_table(drops), "drops")
 
 
-def _chunks(
-    references: Path, blocks: dict[str, list[str]]
+def _with_images(
+    chunks: list[list[tuple[str, str]]], references: Path, blocks: dict[str, list[str]]
 ) -> Iterator[list[tuple[str, str, bytes, list[str]]]]:
-    """(reference_id, role, image bytes, families) of the references that have a block, some at a time."""
-    for frame in iterate_table(references, "references", ["reference_id", "role", "image"], rows=_CHUNK):
-        chunk = [
-            (*row, blocks[row[0]]) for row in frame.itertuples(index=False, name=None) if row[0] in blocks
-        ]
-        if chunk:
-            yield chunk
+    """(reference_id, role, image bytes, families) of the references of each chunk."""
+    stored = StoredReferences(references)
+    for chunk in chunks:
+        yield [(name, role, stored.get(name), blocks[name]) for name, role in chunk]
 
 
 def _distort_chunk(
@@ -116,41 +121,31 @@ def _distort_chunk(
     return len(chunk), pd.DataFrame(rows), drops
 
 
-def pair(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
+def pair(
+    spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path], shard: Shard = WHOLE
+) -> None:
     """Step: ``images`` -> ``pairs``; ``drops_in`` and the pairs that do not match -> ``drops``.
 
-    All pairs within a block whose PSNR differs by at most ``pair_tolerance_db``; who is A is drawn.
+    All pairs within a block whose PSNR differs by at most ``pair_tolerance_db``; who is A is drawn. A row
+    group of ``pairs`` is of the images in that of ``images``, also where none of them match.
     """
     seed, tolerance_db = spec["seed"], spec["pcmp"]["pair_tolerance_db"]
+    columns = ["image_id", "reference_id", "role", "target_db", "family", "photometric", "psnr_db"]
+    mine = shard.of(len(row_group_sizes(inputs["images"], "images")))
     drops: Drops = Counter()
     n_images = n_pairs = 0
     with stream_table(outputs["pairs"], "pairs") as append:
-        for images in _whole_references(inputs["images"]):
+        for images in iterate_row_groups(inputs["images"], "images", columns, numbers=mine):
             rows = _pairs(seed, tolerance_db, images, drops)
             n_images, n_pairs = n_images + len(images), n_pairs + len(rows)
-            if rows:
-                append(pd.DataFrame(rows))
-        if not n_pairs:
+            append(pd.DataFrame(rows) if rows else SCHEMAS["pairs"].empty_table())
+        if not n_pairs and shard == WHOLE:
             raise ValueError(
                 f"expected pairs of images within {tolerance_db} dB, found none among {n_images} images; "
                 "add families or references, or choose targets that more families attain"
             )
-    earlier = read_table(inputs["drops_in"], "drops")
-    write_table(outputs["drops"], pd.concat([earlier, drops_table(drops)], ignore_index=True), "drops")
-
-
-def _whole_references(images: Path) -> Iterator[pd.DataFrame]:
-    """The table in pieces, images of one reference together in one of them, as they stand in the table."""
-    columns = ["image_id", "reference_id", "role", "target_db", "family", "photometric", "psnr_db"]
-    waiting = pd.DataFrame()
-    for frame in iterate_table(images, "images", columns, rows=_IMAGES):
-        frame = pd.concat([waiting, frame], ignore_index=True)
-        unfinished = frame["reference_id"] == frame["reference_id"].iloc[-1]
-        waiting = frame[unfinished]
-        if not unfinished.all():
-            yield frame[~unfinished]
-    if len(waiting):
-        yield waiting
+    earlier = [read_table(inputs["drops_in"], "drops")] if shard.first else []
+    write_table(outputs["drops"], add_up([*earlier, drops_table(drops)]), "drops")
 
 
 def _pairs(seed: int, tolerance_db: float, images: pd.DataFrame, drops: Drops) -> list[dict[str, Any]]:

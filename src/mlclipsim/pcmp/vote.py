@@ -7,119 +7,177 @@ yardstick: ground truth calibrates the voters on clean images and enters no labe
 
 from __future__ import annotations
 
-from collections import ChainMap, Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import torch
 from tqdm import tqdm
 
-from mlclipsim.artifacts import ArtifactError, iterate_table, read_table, stream_table, write_table
+from mlclipsim.artifacts import (
+    ArtifactError,
+    iterate_row_groups,
+    read_table,
+    row_group_sizes,
+    stream_table,
+    write_table,
+)
 from mlclipsim.datasets.references import StoredReferences
 from mlclipsim.images import decode_batch, image_size
 from mlclipsim.machines import Machine, load
 from mlclipsim.pcmp.divergence import ALL_KINDS, abstains, compare, fit_temperature
 from mlclipsim.pcmp.drops import Drops, drops_table
+from mlclipsim.pcmp.drops import add_up as add_up_drops
 from mlclipsim.pcmp.labels import cast_votes, enough_votes, own_divergences, own_kinds, soft_labels
+from mlclipsim.pcmp.voters import add_up
+from mlclipsim.shards import WHOLE, Shard
 
-__all__ = ["cast", "predict"]
+__all__ = ["calibrate", "cast", "predict"]
 
 _CALIBRATION_ROLES = ("zoo_val", "pcmp_train")  # the first of which there are labelled references
 _MOST_CALIBRATION = 2_000  # of them: more would not move a temperature, and all are held in memory
-_HELD = 128  # references whose predictions stay at hand; images of one stand together, so one would do
-_PAIRS = 8_192  # that are voted on at a time
 
 
-def predict(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
-    """Step: ``references``, ``images`` -> ``predictions`` (every divergence of every voter) and ``voters``.
+def calibrate(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
+    """Step ``temperatures``: ``references`` -> ``calibrated``, a table of ``voters``.
 
-    Images pass through in pieces, each together with the references that it is the first to need, so that
-    memory does not grow with their number. Equal bytes need equal ``threads`` and ``batch_size``; other batch
-    sizes move logits by rounding, about 1e-5.
-
-    ``voters`` has each classifier's temperature, from labelled clean images, and its accuracy on those and
-    on all labelled references whose images it read. With the input ``calibrated``, such a table of another
-    run, its temperatures are used, and no ``voters`` are made: for references without labels.
+    Each classifier's temperature, from labelled clean images, and its accuracy on those: what ``predict``
+    begins with, apart, so that many of its shards need it only once.
 
     Raises:
         ValueError: a classifier, but no labelled reference to calibrate it on.
     """
     torch.set_num_threads(spec["threads"])
     machines = {name: load(name, entry) for name, entry in spec["voters"].items()}
+    write_table(outputs["calibrated"], _calibrated(spec, machines, inputs["references"]), "voters")
+
+
+def predict(
+    spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path], shard: Shard = WHOLE
+) -> None:
+    """Step: ``references``, ``images`` -> ``predictions`` (every divergence of every voter) and ``voters``.
+
+    Images pass through a row group at a time, together with their references, which no other row group has:
+    memory does not grow with their number, and no row depends on other row groups. A row group of
+    ``predictions`` is of the images in that of ``images``. Equal bytes need equal ``threads`` and
+    ``batch_size``; other batch sizes move logits by rounding, about 1e-5.
+
+    ``voters`` has each classifier's temperature, from labelled clean images, and its accuracy on those and
+    on all labelled references whose images it read. With the input ``calibrated``, such a table of
+    :func:`calibrate` or of another run, its temperatures are used.
+
+    Raises:
+        ValueError: a classifier, but no labelled reference to calibrate it on.
+        ArtifactError: a voter that ``calibrated`` lacks.
+    """
+    torch.set_num_threads(spec["threads"])
+    machines = {name: load(name, entry) for name, entry in spec["voters"].items()}
     index = read_table(inputs["references"], "references", columns=["reference_id", "role", "label"])
     labels = dict(zip(index["reference_id"], index["label"], strict=True))
     stored = StoredReferences(inputs["references"])
-    sample = _calibration_sample(index)
-    clean = _on_sample(machines, stored, sample, spec["batch_size"])
     if "calibrated" in inputs:
-        temperatures = _known_temperatures(inputs["calibrated"], list(machines))
+        known = _read_calibrated(inputs["calibrated"], list(machines))
     else:
-        temperatures = {
-            name: fit_temperature(
-                np.array([clean[reference_id].answers[name] for reference_id in sample]),
-                np.array([labels[reference_id] for reference_id in sample]),
-            )
-            if machine.task == "classification"
-            else np.nan
-            for name, machine in machines.items()
-        }
+        known = _calibrated(spec, machines, inputs["references"])
+    temperatures = known.set_index("voter")["temperature"]
+    counted = set(_calibration_sample(index))
     accuracy = _Accuracy(machines, labels)
-    accuracy.count(clean, sample)
-    recent: dict[str, _Reference] = {}
+    sizes = row_group_sizes(inputs["images"], "images")
+    mine = shard.of(len(sizes))
+    columns = ["image_id", "reference_id", "psnr_db", "image"]
     with (
         stream_table(outputs["predictions"], "predictions") as append,
-        tqdm(total=pq.read_metadata(inputs["images"]).num_rows, desc="predict", unit="image") as progress,
+        tqdm(total=sum(sizes[number] for number in mine), desc="predict", unit="image") as progress,
     ):
-        columns = ["image_id", "reference_id", "psnr_db", "image"]
-        frames = iterate_table(inputs["images"], "images", columns, rows=spec["batch_size"])
-        for frame in _of_one_size(frames):
-            known = ChainMap(clean, recent)
-            needed = [r for r in dict.fromkeys(frame["reference_id"]) if r not in known]
-            recent |= {reference_id: _Reference(stored.get(reference_id), {}) for reference_id in needed}
-            batch = decode_batch([*frame["image"], *(recent[reference_id].image for reference_id in needed)])
-            here = {reference_id: known[reference_id] for reference_id in frame["reference_id"]}
+        for group in iterate_row_groups(inputs["images"], "images", columns, numbers=mine):
             parts = []
-            for name, machine in machines.items():
-                seen = machine.preprocess(batch)
-                answers = machine.predict(batch, seen)
-                for reference_id, answer in zip(needed, answers[len(frame) :], strict=True):
-                    recent[reference_id].answers[name] = answer
-                part = _compared(
-                    frame["image_id"],
-                    name,
-                    machine.task,
-                    [here[reference_id].answers[name] for reference_id in frame["reference_id"]],
-                    answers[: len(frame)],
-                    np.array([labels[reference_id] for reference_id in frame["reference_id"]]),
-                    temperatures[name],
-                )
-                resized = machine.resizes(*batch.shape[-2:])
-                parts.append(
-                    part.assign(
-                        psnr_seen_db=_psnr_seen(machine, frame["reference_id"], here, seen[: len(frame)])
-                        if resized
-                        else frame["psnr_db"].to_numpy()
-                    )
-                )
+            references: dict[str, _Reference] = {}
+            for frame in _of_one_size(_batches(group, spec["batch_size"])):
+                parts += _predicted(machines, frame, references, stored, labels, temperatures)
+                progress.update(len(frame))
             append(pd.concat(parts))
-            accuracy.count(recent, needed)
-            for reference_id in list(recent)[:-_HELD]:
-                del recent[reference_id]
-            progress.update(len(frame))
+            accuracy.count(references, [name for name in references if name not in counted])
     if "voters" in outputs:
-        write_table(outputs["voters"], _voters(spec["voters"], temperatures, accuracy), "voters")
+        read = _voters(spec["voters"], temperatures, accuracy)
+        write_table(outputs["voters"], add_up([known, read] if shard.first else [read]), "voters")
 
 
-def _known_temperatures(path: Path, voters: list[str]) -> dict[str, float]:
-    temperatures = read_table(path, "voters").set_index("voter")["temperature"]
-    missing = sorted(set(voters) - set(temperatures.index))
+def _predicted(
+    machines: dict[str, Machine],
+    frame: pd.DataFrame,
+    references: dict[str, _Reference],
+    stored: StoredReferences,
+    labels: dict[str, int],
+    temperatures: pd.Series,
+) -> list[pd.DataFrame]:
+    """The rows of ``predictions`` of some images of one size, by voter.
+
+    References that ``references`` lacks go through the machines with the images, and are added to it.
+    """
+    needed = [name for name in dict.fromkeys(frame["reference_id"]) if name not in references]
+    references |= {name: _Reference(stored.get(name), {}) for name in needed}
+    batch = decode_batch([*frame["image"], *(references[name].image for name in needed)])
+    here = {name: references[name] for name in frame["reference_id"]}
+    parts = []
+    for voter, machine in machines.items():
+        seen = machine.preprocess(batch)
+        answers = machine.predict(batch, seen)
+        for name, answer in zip(needed, answers[len(frame) :], strict=True):
+            references[name].answers[voter] = answer
+        part = _compared(
+            frame["image_id"],
+            voter,
+            machine.task,
+            [here[name].answers[voter] for name in frame["reference_id"]],
+            answers[: len(frame)],
+            np.array([labels[name] for name in frame["reference_id"]]),
+            float(temperatures[voter]),
+        )
+        resized = machine.resizes(*batch.shape[-2:])
+        parts.append(
+            part.assign(
+                psnr_seen_db=_psnr_seen(machine, frame["reference_id"], here, seen[: len(frame)])
+                if resized
+                else frame["psnr_db"].to_numpy()
+            )
+        )
+    return parts
+
+
+def _calibrated(spec: dict[str, Any], machines: dict[str, Machine], references: Path) -> pd.DataFrame:
+    """The table ``voters`` over the labelled references that temperatures are fitted on."""
+    index = read_table(references, "references", columns=["reference_id", "role", "label"])
+    labels = dict(zip(index["reference_id"], index["label"], strict=True))
+    sample = _calibration_sample(index)
+    clean = _on_sample(machines, StoredReferences(references), sample, spec["batch_size"])
+    temperatures = {
+        name: fit_temperature(
+            np.array([clean[reference_id].answers[name] for reference_id in sample]),
+            np.array([labels[reference_id] for reference_id in sample]),
+        )
+        if machine.task == "classification"
+        else np.nan
+        for name, machine in machines.items()
+    }
+    accuracy = _Accuracy(machines, labels)
+    accuracy.count(clean, sample)
+    return _voters(spec["voters"], temperatures, accuracy)
+
+
+def _read_calibrated(path: Path, voters: list[str]) -> pd.DataFrame:
+    known = read_table(path, "voters")
+    missing = sorted(set(voters) - set(known["voter"]))
     if missing:
         raise ArtifactError(f"{path}: expected every voter, {missing} are not there; predict anew")
-    return temperatures[voters].to_dict()
+    return known
+
+
+def _batches(frame: pd.DataFrame, size: int) -> Iterator[pd.DataFrame]:
+    for start in range(0, len(frame), size):
+        yield frame.iloc[start : start + size]
 
 
 def _of_one_size(frames: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
@@ -192,7 +250,7 @@ def _psnr_seen(
 
 
 def _voters(
-    entries: dict[str, dict[str, Any]], temperatures: dict[str, float], accuracy: _Accuracy
+    entries: dict[str, dict[str, Any]], temperatures: Mapping[str, float] | pd.Series, accuracy: _Accuracy
 ) -> pd.DataFrame:
     rows = []
     for name, entry in entries.items():
@@ -233,31 +291,35 @@ def _compared(
     )
 
 
-def cast(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
+def cast(
+    spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path], shard: Shard = WHOLE
+) -> None:
     """Step: ``pairs``, ``predictions``, ``voters`` -> ``votes``, ``labels`` and, where asked for, ``drops``.
 
     ``drops`` counts the pairs that lack votes in a group of voters: cause ``too_few_votes``, with ``fold``
-    and ``group``.
+    and ``group``. ``pairs`` and ``predictions`` are read side by side, a row group at a time.
 
     Raises:
         ValueError: a fold names a voter that made no predictions, or a family on both sides.
+        ArtifactError: predictions of an image are not there, or not in the row group of its pairs.
     """
     settings, folds = spec["votes"], spec["folds"]
     voters = read_table(inputs["voters"], "voters").set_index("voter")
     _check_folds(folds, voters)
     kinds = own_kinds(voters["task"], settings["divergence"])
-    stored = _Divergences(inputs["predictions"], kinds)
-    drops: dict[tuple[int, str], Drops] = defaultdict(Counter)
+    groups = ("seen", "held_out")
+    drops: dict[tuple[int, str], Drops] = {
+        (number, group): Counter() for number in range(len(folds)) for group in groups
+    }
     with (
         stream_table(outputs["votes"], "votes") as append_votes,
         stream_table(outputs["labels"], "labels") as append_labels,
     ):
-        for pairs in iterate_table(inputs["pairs"], "pairs", rows=_PAIRS):
-            a, b = stored.of(pairs["image_a"], pairs["image_b"])
+        for pairs, a, b in _divergences_of_pairs(inputs["pairs"], inputs["predictions"], kinds, shard):
             votes = cast_votes(a, b, kinds, settings).set_axis(pairs["pair_id"])
             append_votes(votes.stack().rename_axis(["pair_id", "voter"]).rename("vote").reset_index())
             for number, fold in enumerate(folds):
-                for group in ("seen", "held_out"):
+                for group in groups:
                     found = soft_labels(votes[fold[group]], voters["family"], voters["task"])
                     enough = enough_votes(found, group, settings)
                     append_labels(found[enough].reset_index().assign(fold=number, group=group))
@@ -266,36 +328,34 @@ def cast(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
         counted = [
             drops_table(few).assign(fold=number, group=group) for (number, group), few in drops.items()
         ]
-        write_table(outputs["drops"], pd.concat(counted, ignore_index=True), "drops")
+        write_table(outputs["drops"], add_up_drops(counted), "drops")
 
 
-class _Divergences:
-    """Stored divergences, by image and voter. Pairs stand in the order of images, so a window is enough."""
+def _divergences_of_pairs(
+    pairs: Path, predictions: Path, kinds: pd.Series, shard: Shard
+) -> Iterator[tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]]:
+    """Pairs, some at a time, with the stored divergences of image A and of image B, a column per voter.
 
-    def __init__(self, predictions: Path, kinds: pd.Series) -> None:
-        """``kinds``: of divergence, by voter."""
-        self._path, self._kinds = predictions, kinds
-        columns = ["image_id", "voter", *kinds.unique()]
-        self._pieces = iterate_table(predictions, "predictions", columns, rows=_PAIRS)
-        self._window = pd.DataFrame({"image_id": [], "voter": [], "value": []})
-
-    def of(self, *sides: pd.Series) -> list[pd.DataFrame]:
-        """(images, voters) for each of ``sides``, which hold ids of images.
-
-        Raises:
-            ArtifactError: predictions of an image are not there, or not in the order of the pairs.
-        """
-        wanted = pd.unique(pd.concat(sides))
-        while (self._window["image_id"].value_counts().reindex(wanted) != len(self._kinds)).any():
-            piece = next(self._pieces, None)
-            if piece is None:
-                raise ArtifactError(f"{self._path}: lacks predictions on images of pairs; predict anew")
-            piece = own_divergences(piece, self._kinds)
-            self._window = pd.concat([self._window, piece]) if len(self._window) else piece
-        first = self._window["image_id"].isin(wanted).to_numpy().argmax()
-        self._window = self._window.iloc[first:]
-        table = self._window.pivot(index="image_id", columns="voter", values="value")[self._kinds.index]
-        return [table.reindex(side) for side in sides]
+    ``kinds``: of divergence, by voter.
+    """
+    counts = {len(row_group_sizes(pairs, "pairs")), len(row_group_sizes(predictions, "predictions"))}
+    if len(counts) > 1:
+        raise ArtifactError(f"{predictions}: predictions are not of the images of {pairs}; predict anew")
+    mine = shard.of(counts.pop())
+    columns = ["image_id", "voter", *kinds.unique()]
+    together = zip(
+        iterate_row_groups(pairs, "pairs", numbers=mine),
+        iterate_row_groups(predictions, "predictions", columns, numbers=mine),
+        strict=True,
+    )
+    for some, stored in together:
+        wanted = pd.unique(pd.concat([some["image_a"], some["image_b"]]))
+        if (stored["image_id"].value_counts().reindex(wanted) != len(kinds)).any():
+            raise ArtifactError(f"{predictions}: lacks predictions on images of pairs; predict anew")
+        if len(some):
+            long = own_divergences(stored, kinds)
+            table = long.pivot(index="image_id", columns="voter", values="value")[kinds.index]
+            yield some, table.reindex(some["image_a"]), table.reindex(some["image_b"])
 
 
 def _check_folds(folds: list[dict[str, list[str]]], voters: pd.DataFrame) -> None:
