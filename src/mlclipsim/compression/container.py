@@ -116,9 +116,9 @@ def _leb128(number: int) -> bytes:
 
 
 def _read_leb128(data: bytes, at: int) -> tuple[int, int]:
-    """The number that begins at ``at``, and where it ends."""
+    """The number that begins at ``at``, and where it ends; cut off where no stream is that long."""
     number = shift = 0
-    while at < len(data):
+    while at < len(data) and shift < 64:
         byte = data[at]
         number |= (byte & 0x7F) << shift
         at, shift = at + 1, shift + 7
