@@ -155,9 +155,7 @@ def test_other_errors_are_told_as_they_are(run):
 )
 def test_an_unknown_target_is_answered_with_known_ones(target, words, run):
     made = run()
-    text = (
-        f"MissingRuleException:\nNo rule to produce {target} (if you use input functions ...)."
-    )
+    text = f"MissingRuleException:\nNo rule to produce {target} (if you use input functions ...)."
     made.tell(LogEvent.ERROR, msg=text, exception="MissingRuleException")
     (line,) = made.said()
     assert line.startswith(f"{target} is neither a target nor a file that some rule makes; {words}")

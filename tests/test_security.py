@@ -19,11 +19,20 @@ RULES = sorted((ROOT / "workflow" / "rules").glob("*.smk"))
 def calls(path: Path) -> list[tuple[str, ast.Call]]:
     """Every call in a file by its dotted name, as written."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    return [(ast.unparse(node.func), node) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [(dotted(node.func), node) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+
+
+def dotted(node: ast.expr) -> str:
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+_TOLD = ("weights_only", "allow_pickle", "shell")
 
 
 def unsafe(name: str, call: ast.Call) -> bool:
-    given = {word.arg: ast.unparse(word.value) for word in call.keywords}
+    given = {word.arg: ast.unparse(word.value) for word in call.keywords if word.arg in _TOLD}
     if name == "torch.load":
         return given.get("weights_only") != "True"
     if name in ("np.load", "numpy.load"):
@@ -37,9 +46,9 @@ def unsafe(name: str, call: ast.Call) -> bool:
     return given.get("shell") == "True"
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_nothing_is_unpickled_evaluated_or_given_to_a_shell(path):
-    found = [f"{path}:{call.lineno}: {name}" for name, call in calls(path) if unsafe(name, call)]
+def test_nothing_is_unpickled_evaluated_or_given_to_a_shell():
+    assert len(SOURCES) > 100
+    found = [f"{path}:{call.lineno}" for path in SOURCES for name, call in calls(path) if unsafe(name, call)]
     assert found == []
 
 
@@ -58,7 +67,7 @@ def test_nothing_is_unpickled_evaluated_or_given_to_a_shell(path):
 )
 def test_the_scan_finds_what_it_looks_for(code):
     call = ast.parse(code).body[0].value
-    assert unsafe(ast.unparse(call.func), call)
+    assert unsafe(dotted(call.func), call)
 
 
 # What cannot hold a shell's characters: numbers that Snakemake puts in.

@@ -13,10 +13,10 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from mlclipsim import plugins, steps
-from mlclipsim.usage import UsageError
+from mlclipsim.usage import Parser, UsageError
 
 __all__ = ["main"]
 
@@ -63,13 +63,6 @@ def _guarded(debug: bool, call: Any, arguments: Any) -> int:
         return 2 if wrong else 1
 
 
-class _Parser(argparse.ArgumentParser):
-    """Its errors are one sentence, as all others."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"mlclipsim: {message}; `{self.prog} --help` shows what is expected\n")
-
-
 class _Given(dict[str, Any]):
     """What a step was given under names; who asks for another name hears what to pass."""
 
@@ -82,7 +75,7 @@ class _Given(dict[str, Any]):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="mlclipsim", description="ML-CLIPSim: machine-oriented image quality.")
+    parser = Parser(prog="mlclipsim", description="ML-CLIPSim: machine-oriented image quality.")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(required=True, metavar="command")
 

@@ -182,7 +182,7 @@ def load(
         problems += _judge_problems(plan)
         problems += _training_problems(plan)
         plan.missing.extend(_missing_files(plan))
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
         if not problems:
             raise
         # They trip over values of the wrong type, which are told already.
@@ -563,13 +563,23 @@ def parse_yaml(text: str) -> Any:
     Raises:
         ValueError: it is none, or holds a key twice: which of the two is meant?
     """
+    depth = 0
     try:
+        for event in yaml.parse(text, _InC):  # which recurses without looking at the stack
+            opens, closes = yaml.CollectionStartEvent, yaml.CollectionEndEvent
+            depth += isinstance(event, opens) - isinstance(event, closes)
+            if depth > _DEEPEST:
+                raise ValueError(f"nested more than {_DEEPEST} deep")
         return yaml.load(text, _Loader)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(" ".join(str(error).split())) from None
+    except Exception as error:  # values of `!!bool x` and the like fail in as many ways as there are
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # a tenth of the time in C
+_DEEPEST = 50
+_InC: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in a tenth of the time
+
+
+class _Loader(_InC):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
@@ -641,6 +651,11 @@ def _is_number(_: Any, value: Any) -> bool:
         return False
 
 
+def _is_integer(_: Any, value: Any) -> bool:
+    """2.0 is one for JSON, and so is 1e308."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _pattern(_: Any, pattern: str, value: Any, __: Any) -> Iterable[jsonschema.ValidationError]:
     """As the standard means it: for Python, ``$`` also stands before a newline at the end."""
     if isinstance(value, str) and not re.search(re.sub(r"\$$", r"\\Z", pattern), value):
@@ -650,7 +665,9 @@ def _pattern(_: Any, pattern: str, value: Any, __: Any) -> Iterable[jsonschema.V
 _Validator = jsonschema.validators.extend(
     jsonschema.Draft202012Validator,
     {"pattern": _pattern},
-    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("number", _is_number),
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {"number": _is_number, "integer": _is_integer}
+    ),
 )
 
 
@@ -753,6 +770,7 @@ def _name_problems(plan: Plan) -> list[str]:
         ("feature_network", "machines", plan.feature_networks),
         *((f"{key}.datasets", "datasets", config[key]["datasets"]) for key in _SELECTED.values()),
         ("compression.codec", "codecs", [config["compression"]["codec"]]),
+        ("compression.teacher", "machines", [config["compression"]["teacher"]]),
         *(
             (f"compression.judges.{group}", "machines", config["compression"]["judges"][group])
             for group in ("test", "validation")

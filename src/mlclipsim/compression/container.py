@@ -96,6 +96,8 @@ def unpack(data: bytes) -> tuple[Header, tuple[bytes, ...]]:
     for _ in range(count - 1):
         length, at = _read_leb128(body, at)
         lengths.append(length)
+    if not height or not width:
+        raise ContainerError("it holds no pixels, which no `mlclipsim compress` wrote")
     rest = len(body) - at - sum(lengths)
     if not count or rest < 0:
         raise ContainerError("its strings are longer than the stream, which no `mlclipsim compress` wrote")
