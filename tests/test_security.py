@@ -39,9 +39,9 @@ def unsafe(name: str, call: ast.Call) -> bool:
         return given.get("allow_pickle", "False") != "False"
     if name in ("yaml.load", "yaml.load_all"):  # spec's own loader extends the safe one
         return "_Loader" not in [ast.unparse(argument) for argument in call.args]
-    if name.endswith("read_pickle") or name.partition(".")[0] in ("pickle", "dill", "joblib", "marshal"):
+    if name.endswith(".read_pickle") or name.partition(".")[0] in ("pickle", "dill", "marshal"):
         return True
-    if name in ("eval", "exec", "os.system", "os.popen", "yaml.unsafe_load", "yaml.full_load"):
+    if name in ("eval", "exec", "os.system", "os.popen", "joblib.load", "yaml.unsafe_load", "yaml.full_load"):
         return True
     return given.get("shell") == "True"
 

@@ -56,7 +56,8 @@ __all__ = [
 # towers have squared norms above 0.01, where this moves the cosine by less than 1e-6.
 EPS = 1e-8
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:

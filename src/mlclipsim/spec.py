@@ -653,7 +653,7 @@ def _is_number(_: Any, value: Any) -> bool:
 
 def _is_integer(_: Any, value: Any) -> bool:
     """2.0 is one for JSON, and so is 1e308."""
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and _is_number(_, value)
 
 
 def _pattern(_: Any, pattern: str, value: Any, __: Any) -> Iterable[jsonschema.ValidationError]:
