@@ -7,6 +7,8 @@
 #
 # Settings: config/config.yaml. What a step reads, and where it writes: src/mlclipsim/spec.py.
 
+import sys
+
 from snakemake.utils import min_version
 
 min_version("9.10")
@@ -23,14 +25,17 @@ except ImportError:
 try:
     plan = spec.load(config, planning=True)
 except spec.ConfigError as error:
-    raise WorkflowError(str(error))
+    sys.exit(f"snakemake: {error}")  # an exception would be told with lines of this file
 
 config = plan.config
 spec.export_environment(plan)
 
 
 onstart:
-    plan.require_files()
+    try:
+        plan.require_files()
+    except spec.ConfigError as error:
+        sys.exit(f"snakemake: {error}")
     # No text, only for whoever shows the progress (src/mlclipsim/progress.py).
     logger.info(None, extra={"expected_seconds": forecast.seconds_per_job(plan)})
 

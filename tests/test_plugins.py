@@ -158,7 +158,7 @@ def test_wrong_catalogs_are_one_sentence(write, catalog, problem):
         ("json.nothing", "`plugins`: there is no module 'json.nothing' in"),
         ("sys", "module 'sys' has no Python source"),
         ("textwrap", "plug-in 'textwrap' has no catalog"),
-        ("$(touch x)", "does not match"),
+        ("$(touch x)", "is '$(touch x)', expected the name of a Python module"),
     ],
 )
 def test_modules_that_cannot_be_plugins_are_named(module, problem):

@@ -149,6 +149,18 @@ def test_other_errors_are_told_as_they_are(run):
     ]
 
 
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [("figure_9", "did you mean figure_"), ("everything", "known: all, report, claims, table_1, ")],
+)
+def test_an_unknown_target_is_answered_with_known_ones(target, words, run):
+    made = run()
+    text = f"MissingRuleException:\nNo rule to produce {target} (if you use input functions ...)."
+    made.tell(LogEvent.ERROR, msg=text, exception="MissingRuleException")
+    (line,) = made.said()
+    assert line.startswith(f"{target} is neither a target nor a file that some rule makes; {words}")
+
+
 def test_on_a_terminal_what_runs_stands_in_a_line_that_is_replaced(run):
     made = run(terminal=True)
     begin(made, votes=1, fit=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -133,10 +134,24 @@ def test_tree_says_where_records_end(recorded_run):
     assert tree.endswith("└─ results/tiny/shared/baselines-1/scores.parquet, of which no record is there")
 
 
+def test_a_snapshot_of_a_run_has_its_own_records(recorded_run, tmp_path):
+    shutil.copytree(recorded_run, tmp_path / "docs/reference/tiny")
+    shutil.rmtree(recorded_run.parent)
+    head, *lines = provenance.as_tree(Path("docs/reference/tiny/tables/table_2.csv")).splitlines()
+    assert head.startswith("docs/reference/tiny/tables/table_2.csv (preset tiny, seed 7, ")
+    assert [line.partition(" (")[0] for line in lines] == [
+        "└─ table_2: tables/table_2.csv",
+        "   └─ results/tiny/shared/baselines-1/scores.parquet, of which no record is there",
+    ]
+    Path("docs/reference/tiny/tables/other.csv").touch()
+    with pytest.raises(ArtifactError, match="no record says what made"):
+        provenance.as_tree(Path("docs/reference/tiny/tables/other.csv"))
+
+
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        ("results/tiny/default/tables/table_3.csv", "is not there"),
+        ("results/tiny/default/tables/table_3.csv", "name a result, such as results/tiny/default/tables/tab"),
         ("elsewhere.csv", "not below a folder named results"),
         ("results/tiny/default/unknown.csv", "no record says what made"),
         ("results/other", "no record says what made"),

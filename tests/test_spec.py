@@ -88,8 +88,8 @@ def test_all_problems_come_in_one_message():
         ({"folds": [{"seen": "mcunet", "held_out": ["mcunet"]}]}, "expected array"),
         ({"encoder": 4}, "`encoder` is 4, expected string"),
         ({"encoders": "scene-clip"}, "`encoders` is 'scene-clip', expected array"),
-        ({"run": "../elsewhere"}, "does not match"),
-        ({"run": "shared"}, "should not be valid"),
+        ({"run": "../elsewhere"}, "`run` is '../elsewhere', expected a name of"),
+        ({"run": "shared"}, "`run` is 'shared', expected a name of"),
         ({"folds": [{"seen": ["mcunet"]}]}, "'held_out' is a required property"),
     ],
 )

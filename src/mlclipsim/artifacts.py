@@ -410,6 +410,10 @@ SCHEMAS: dict[str, pa.Schema] = {
 }
 
 
+# Of each page its CRC-32, which costs nothing beside zstd: a flipped bit is found when it is read.
+_WRITING: dict[str, Any] = {"compression": "zstd", "store_schema": True, "write_page_checksum": True}
+
+
 def write_table(path: Path | str, frame: pd.DataFrame | pa.Table, schema: str) -> None:
     """Write ``frame`` as parquet under ``schema`` (a key of :data:`SCHEMAS`); extra columns follow.
 
@@ -418,7 +422,7 @@ def write_table(path: Path | str, frame: pd.DataFrame | pa.Table, schema: str) -
     """
     table = _as_declared(frame, schema)
     with atomic(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", store_schema=True)
+        pq.write_table(table, temporary, **_WRITING)
 
 
 @contextmanager
@@ -435,13 +439,13 @@ def stream_table(path: Path | str, schema: str) -> Iterator[Callable[[pd.DataFra
             nonlocal writer
             table = _as_declared(frame, schema)
             if writer is None:
-                writer = pq.ParquetWriter(temporary, table.schema, compression="zstd", store_schema=True)
+                writer = pq.ParquetWriter(temporary, table.schema, **_WRITING)
             writer.write_table(table)
 
         try:
             yield append
             if writer is None:
-                writer = pq.ParquetWriter(temporary, SCHEMAS[schema], compression="zstd", store_schema=True)
+                writer = pq.ParquetWriter(temporary, SCHEMAS[schema], **_WRITING)
         finally:
             if writer is not None:
                 writer.close()
@@ -474,7 +478,7 @@ def read_table(path: Path | str, schema: str, columns: list[str] | None = None) 
         ArtifactError: the file is missing, unreadable or lacks a declared column.
     """
     with _checked(path, schema):
-        return _plain(pq.read_table(path, columns=columns))
+        return _plain(pq.read_table(path, columns=columns, page_checksum_verification=True))
 
 
 def iterate_table(
@@ -482,7 +486,10 @@ def iterate_table(
 ) -> Iterator[pd.DataFrame]:
     """:func:`read_table` in pieces of ``rows`` rows, so that any number of images fits a flat memory."""
     # Buffered ahead, as is pyarrow's default, a file stays in memory whole until its end.
-    with _checked(path, schema), pq.ParquetFile(path, pre_buffer=False) as stored:
+    with (
+        _checked(path, schema),
+        pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as stored,
+    ):
         batches = stored.iter_batches(rows, columns=columns)
         while (batch := next(batches, None)) is not None:
             yield _plain(pa.Table.from_batches([batch]))
@@ -588,14 +595,33 @@ def write_json(path: Path | str, value: Any) -> None:
         )
 
 
+class _Stored(dict[str, Any]):
+    """An object of a JSON file, which knows its file where a key is asked for that it lacks."""
+
+    def __init__(self, path: Path | str, value: dict[str, Any]) -> None:
+        super().__init__(value)
+        self.path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise ArtifactError(
+            f"{self.path} is not of this version: it has no {key!r}, but {', '.join(self) or 'nothing'}; "
+            "delete it and run again"
+        )
+
+
 def read_json(path: Path | str) -> Any:
-    """Read JSON, with one clear sentence when the file is missing or damaged."""
+    """Read JSON, with one clear sentence when the file is missing or damaged.
+
+    Raises:
+        ArtifactError: also, when it is asked for, of a key that the file's object lacks.
+    """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} does not exist; run the step that makes it") from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise ArtifactError(f"{path} is damaged ({error}); delete it and run again") from error
+    return _Stored(path, value) if isinstance(value, dict) else value
 
 
 def sha256_of(path: Path | str) -> str:

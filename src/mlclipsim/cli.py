@@ -11,17 +11,18 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlclipsim import plugins, steps
 from mlclipsim.shards import Shard
-from mlclipsim.usage import UsageError
+from mlclipsim.usage import Parser, UsageError
 
 __all__ = ["main"]
 
 Paths = dict[str, Path | list[Path]]
+_MOST_LAYERS = 999  # no encoder has more; a longer range is a slip that would fill the memory
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,16 +56,27 @@ def _guarded(debug: bool, call: Any, arguments: Any) -> int:
             error = RuntimeError(f"this needs {package}, which is not here; pip install 'mlclipsim[{extra}]'")
         wrong = isinstance(error, UsageError)
         text = str(error) if wrong else " ".join(str(error).split())  # a configuration's problems are a list
+        if isinstance(error, OSError) and error.filename is not None and text.startswith("[Errno"):
+            text = f"{str(error.filename)[:200]}: {error.strerror}; check that path"
         print(f"mlclipsim: {text or type(error).__name__}", file=sys.stderr)
         if not wrong and not isinstance(error, ValueError | TypeError | RuntimeError | OSError):
             print(f"mlclipsim: this is a {type(error).__name__}; --debug shows where", file=sys.stderr)
         return 2 if wrong else 1
 
 
+class _Given(dict[str, Any]):
+    """What a step was given under names; who asks for another name hears what to pass."""
+
+    def __init__(self, option: str, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.option = option
+
+    def __missing__(self, name: str) -> Any:
+        raise UsageError(f"this step needs {self.option} with {name!r}; pass it, as the workflow's rules do")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mlclipsim", description="ML-CLIPSim: machine-oriented image quality."
-    )
+    parser = Parser(prog="mlclipsim", description="ML-CLIPSim: machine-oriented image quality.")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(required=True, metavar="command")
 
@@ -256,7 +268,7 @@ def _numbers(text: str) -> list[int]:
             span = range(int(first), int(last or first) + 1)
         except ValueError:
             span = range(0)
-        if not span:
+        if not span or span[-1] > _MOST_LAYERS:
             raise argparse.ArgumentTypeError(f"expected numbers and ranges like 1,3,5-8, got {text!r}")
         numbers.extend(span)
     return numbers
@@ -308,18 +320,22 @@ def _add_pcmp(actions: Any) -> None:
 def _step(arguments: argparse.Namespace) -> None:
     try:
         spec = json.loads(arguments.spec)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"--spec is no JSON ({error}); pass an object") from None
     if not isinstance(spec, dict):
         raise UsageError(f"--spec is a {type(spec).__name__}, expected a JSON object; pass one")
+    threads = spec.get("threads", 1)
+    if not isinstance(threads, int) or threads < 1:
+        raise UsageError(f"--spec has threads {threads!r}, expected a number from 1; correct it")
+    spec = _Given("--spec", spec)
     step = steps.STEPS[arguments.step]
     shard = [Shard.parse(arguments.shard)] if arguments.shard else []
     if (shard or arguments.parts) and not step.shards:
         known = ", ".join(name for name, other in steps.STEPS.items() if other.shards)
         raise UsageError(f"{arguments.step} is one piece of work; shards are of {known}")
-    inputs = _paths("--input", arguments.input, step.lists)
-    outputs = _paths("--output", arguments.output, frozenset())
-    _limit(int(spec.get("threads", 1)), 0 if arguments.parts else arguments.gpus)
+    inputs = _Given("--input", _paths("--input", arguments.input, step.lists))
+    outputs = _Given("--output", _paths("--output", arguments.output, frozenset()))
+    _limit(threads, 0 if arguments.parts else arguments.gpus)
     plugins.verify(spec)
 
     started = time.time()
@@ -330,12 +346,12 @@ def _step(arguments: argparse.Namespace) -> None:
         files = {name: path for name, path in outputs.items() if isinstance(path, Path)}
         gather(arguments.step, spec, arguments.parts, files)
     else:
-        steps.function(arguments.step)(spec, inputs, outputs, *shard)
-
         from mlclipsim import provenance
 
+        read = provenance.check(inputs)
+        steps.function(arguments.step)(spec, inputs, outputs, *shard)
         record = declared if isinstance(declared, Path) else provenance.beside(outputs)
-        provenance.write(record, arguments.step, spec, inputs, outputs, started=started)
+        provenance.write(record, arguments.step, spec, inputs, outputs, started=started, read=read)
     print(f"{arguments.step}: {time.time() - started:.1f} s", file=sys.stderr)
 
 
@@ -385,8 +401,6 @@ def _config(arguments: argparse.Namespace) -> None:
 
 def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     """What ``--configfile`` and ``--config`` say."""
-    import yaml
-
     from mlclipsim import spec as specs
 
     overrides: dict[str, Any] = {}
@@ -396,15 +410,26 @@ def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
         key, equals, value = item.partition("=")
         if not equals:
             raise UsageError(f"--config {item!r} is not of the form key=value; give a value")
-        overrides[key] = yaml.safe_load(value)
+        try:
+            overrides[key] = specs.parse_yaml(value)
+        except ValueError as error:
+            raise UsageError(f"--config {item!r} has no value in YAML ({error}); quote it") from None
     return overrides
 
 
 def _pcmp_export(arguments: argparse.Namespace) -> None:
     from mlclipsim import citations
     from mlclipsim import spec as specs
+    from mlclipsim.artifacts import ArtifactError
     from mlclipsim.pcmp.export import STEPS, export
+    from mlclipsim.pcmp.release import check_version
 
+    if arguments.shards < 1:
+        raise UsageError(f"expected --shards of 1 or more, got {arguments.shards}")
+    try:
+        check_version(arguments.version)
+    except ArtifactError as error:
+        raise UsageError(f"--version: {error}") from None
     plan = specs.load(_overrides(arguments), planning=True)
     for folder in arguments.tables:
         step, dash, digest = folder.resolve().name.rpartition("-")
@@ -494,6 +519,8 @@ def _codecs(arguments: argparse.Namespace) -> None:
         raise UsageError(
             "expected --measure NAME and --images FOLDER together, got one of them; add the other"
         )
+    if not arguments.measure and (arguments.quality or arguments.output):
+        raise UsageError("--quality and --output belong to a measurement; add --measure NAME --images FOLDER")
     _limit(1, 0)
     if arguments.measure:
         from mlclipsim.compression import evaluation
@@ -651,6 +678,8 @@ def _distort(arguments: argparse.Namespace) -> None:
         raise UsageError("expected INPUT OUTPUT --family NAME; --list shows the families")
     if (strength is None) == (psnr_db is None):
         raise UsageError("expected --strength or --psnr, got neither; say how much to distort")
+    if arguments.seed < 0:
+        raise UsageError(f"expected --seed of 0 or more, got {arguments.seed}")
     if strength is not None and not 0 <= strength <= 1:
         raise UsageError(f"expected --strength from 0 to 1, got {strength:g}; or ask for a --psnr")
     if psnr_db is not None and not 0 < psnr_db < 100:
@@ -679,6 +708,8 @@ def _score(arguments: argparse.Namespace) -> int:
     form = _format(arguments)
     if arguments.batch_size < 1:
         raise UsageError(f"expected --batch-size of 1 or more, got {arguments.batch_size}; 8 is usual")
+    if arguments.pretrained and Path(arguments.pretrained).is_dir():
+        raise UsageError(f"expected --pretrained as a tag or a file, got the folder {arguments.pretrained}")
     _check_map(arguments, (reference, distorted))
     pairs, problems = pairing.pair_files(reference, distorted)
 

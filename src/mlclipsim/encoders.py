@@ -23,7 +23,7 @@ import copy
 import difflib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ SCENE_MEAN, SCENE_STD = (
     (0.25, 0.25, 0.25),
 )  # of world/architectures.py, which is heavy to import
 UNTRAINED = "-untrained"  # suffix of a name: the same network with random weights, a control
+_ANY_SIZE = 1024  # of a network: an input's side, a number of layers, may pass its tensors' dimensions
 DEFAULT_MODEL, DEFAULT_PRETRAINED = "ViT-B-32-quickgelu", "openai"
 
 
@@ -327,12 +328,13 @@ def model_config(name: str, checkpoint: str | Path | None = None) -> dict[str, A
         try:
             with safe_open(checkpoint, "pt") as file:
                 own = (file.metadata() or {}).get("open_clip_config")
+                sizes = [size for key in file.keys() for size in file.get_slice(key).get_shape()]  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise WeightsError(
                 f"{checkpoint}: unreadable as safetensors ({error}); fetch or make it again"
             ) from None
         if own is not None:
-            return json.loads(own)
+            return _own_config(own, max(sizes, default=0), checkpoint)
     packaged = PACKAGED / "models" / f"{name}.json"
     if packaged.is_file():
         config = json.loads(packaged.read_text(encoding="utf-8"))
@@ -343,6 +345,36 @@ def model_config(name: str, checkpoint: str | Path | None = None) -> dict[str, A
     if config is None:
         raise ValueError(_unknown(name))
     return {"model_cfg": config, "preprocess_cfg": _statistics(name)}
+
+
+def _own_config(text: str, largest: int, checkpoint: str | Path) -> dict[str, Any]:
+    """The network that a checkpoint describes in its metadata, if it is one that its tensors could fill.
+
+    Args:
+        largest: of their dimensions. A network with more of something would be built, to fill the memory,
+            before it is seen that the tensors do not fit.
+    """
+
+    def numbers(part: Any) -> Iterator[float]:
+        if isinstance(part, dict | list):
+            for inner in part.values() if isinstance(part, dict) else part:
+                yield from numbers(inner)
+        elif isinstance(part, int | float):
+            yield part
+
+    try:
+        config: dict[str, Any] = json.loads(text)
+        arguments = config.get("model_cfg", config)
+        sound = isinstance(arguments["vision_cfg"], dict) and isinstance(arguments["text_cfg"], dict)
+        sound = sound and all(number <= max(largest, _ANY_SIZE) for number in numbers(config))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        sound = False
+    if not sound:
+        raise WeightsError(
+            f"{checkpoint}: expected metadata that describe the network of its tensors, got {text[:80]!r}; "
+            "fetch or make it again"
+        )
+    return config
 
 
 def _statistics(name: str) -> dict[str, Any]:

@@ -8,9 +8,7 @@ that matching and plotting, which need only the first form, start without it.
 from __future__ import annotations
 
 import io
-import struct
 import warnings
-import zlib
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "MAX_PIXELS",
     "MIN_SIDE",
     "ImageError",
     "check_array",
@@ -41,18 +40,7 @@ __all__ = [
 ]
 
 MIN_SIDE = 16  # pixels; below this neither a CLIP tower nor SSIM's window has anything to look at
-
-# What Pillow raises on damaged files of the usual formats: RuntimeError is AVIF's.
-_DAMAGE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
+MAX_PIXELS = 2**26  # 200 MB as RGB; a small file that says it holds more is a mistake or a bomb
 
 
 class ImageError(ValueError):
@@ -71,7 +59,8 @@ def read_image(path: str | PathLike[str]) -> np.ndarray:
         uint8 ``(H, W, 3)``.
 
     Raises:
-        ImageError: missing or unreadable file, not an image, truncated, a refused mode, or under 16 pixels.
+        ImageError: missing or unreadable file, not an image, truncated, a refused mode, under 16 pixels
+            on a side, or more than :data:`MAX_PIXELS` in all.
     """
     path = Path(path)
     try:
@@ -141,22 +130,32 @@ def image_size(data: bytes, form: str | None = None) -> tuple[int, int]:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=[form] if form else None) as image:
                 return image.height, image.width
-    except _DAMAGE as error:
+    except Exception as error:  # see _decode
         kind = form or "any format"
         raise ImageError(f"image bytes: no sound header of {kind} ({error}); make it again") from None
 
 
 def _decode(data: bytes, name: str) -> np.ndarray:
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            rgb = _as_rgb(image, name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its remarks on metadata
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data)) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise Image.DecompressionBombError
+                image.load()
+                rgb = _as_rgb(image, name)
     except ImageError:
         raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError(
+            f"{name}: its header says more than {MAX_PIXELS / 1e6:.0f} million pixels, the most that is "
+            "read; cut the image up"
+        ) from None
     except UnidentifiedImageError:
         size = f"{len(data)} bytes of another kind" if data else "an empty file"
         raise ImageError(f"{name}: not an image (expected JPEG, PNG, WebP, ..., got {size})") from None
-    except _DAMAGE as error:
+    except Exception as error:  # Pillow's readers fail on damaged files in as many ways as there are
         raise ImageError(f"{name}: truncated or damaged image ({error}); fetch or make it again") from None
     height, width = rgb.shape[:2]
     if min(height, width) < MIN_SIDE:

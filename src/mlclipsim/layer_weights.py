@@ -113,11 +113,17 @@ def _from_file(
     folds = fitted["folds"]
     if fold is not None:
         label = f"{label} fold {fold}"
-        folds = [entry for entry in folds if entry["fold"] == fold]
+        folds = [entry for entry in folds if isinstance(entry, dict) and entry.get("fold") == fold]
     if not folds:
         raise ValueError(f"{path}: has no fold {fold}; expected one of its own")
-    table = torch.tensor([entry["weights"] for entry in folds], dtype=torch.float64)  # (folds, L + 1)
-    return label, dict(zip(fitted["layers"], table.mean(0).tolist(), strict=True))
+    try:
+        rows = [[float(weight) for weight in entry["weights"]] for entry in folds]
+        table = torch.tensor(rows, dtype=torch.float64)  # (folds, L + 1)
+        return label, dict(zip(fitted["layers"], table.mean(0).tolist(), strict=True))
+    except (ArithmeticError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: not a weight per layer in each fold ({error!r}); run the fit again"
+        ) from None
 
 
 def _digest(path: Path) -> str:

@@ -24,9 +24,11 @@ encoded in bounded memory; layer_weights.py, where theta comes from.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +55,9 @@ __all__ = [
 # tokens (a ReLU tower on black) have similarity 1, not 0/0, and every gradient is finite. Tokens of trained
 # towers have squared norms above 0.01, where this moves the cosine by less than 1e-6.
 EPS = 1e-8
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
@@ -100,6 +105,25 @@ def patch_map(reference: Encoded, distorted: Encoded, weights: Tensor) -> Tensor
     return (torch.stack(maps, dim=-1) * weights.to(maps[0])).sum(-1)
 
 
+def _by_name(function: Callable[P, R]) -> Callable[P, R]:
+    """Say how to call a function of images that got them by position, which could be swapped in silence."""
+    parameters = inspect.signature(function).parameters.values()
+    most = sum(parameter.kind is parameter.POSITIONAL_OR_KEYWORD for parameter in parameters)  # self
+    name = function.__name__
+
+    @functools.wraps(function)
+    def named(*args: P.args, **kwargs: P.kwargs) -> R:
+        if len(args) > most:
+            raise TypeError(
+                f"{name}: expected images by name, got {len(args) - most} by position; write "
+                f"{name}(reference=x, distorted=y), so that they cannot be swapped unnoticed"
+            )
+        return function(*args, **kwargs)
+
+    return named
+
+
+@_by_name
 def ml_clip_sim(
     *,
     reference: Tensor | Encoded,
@@ -227,6 +251,7 @@ class MLCLIPSim(nn.Module):
         if device is not None:
             self.to(device)
 
+    @_by_name
     def score(self, *, reference: Tensor | Encoded, distorted: Tensor) -> Tensor:
         """``S``, ``(N,)`` float32, without graph. Arguments as in :func:`ml_clip_sim`.
 
@@ -235,6 +260,7 @@ class MLCLIPSim(nn.Module):
         with torch.no_grad():
             return self(reference=reference, distorted=distorted)
 
+    @_by_name
     def loss(
         self, *, reference: Tensor | Encoded, distorted: Tensor, reduction: Literal["mean", "none"] = "mean"
     ) -> Tensor:
@@ -247,6 +273,7 @@ class MLCLIPSim(nn.Module):
         loss = 1 - self(reference=reference, distorted=distorted)
         return loss.mean() if reduction == "mean" else loss
 
+    @_by_name
     def forward(self, *, reference: Tensor | Encoded, distorted: Tensor) -> Tensor:
         """``S``, ``(N,)``, with a graph where ``distorted`` asks for one."""
         return ml_clip_sim(
@@ -269,12 +296,14 @@ class MLCLIPSim(nn.Module):
         """A module that takes distorted images alone, as ``nn.Sequential`` passes them."""
         return AgainstReference(self, self.encode(reference))
 
+    @_by_name
     def per_layer(self, *, reference: Tensor | Encoded, distorted: Tensor) -> Tensor:
         """``[s_1, ..., s_L, s_g]`` of each pair, ``(N, L + 1)``, in the order of :attr:`names`; no graph."""
         with torch.no_grad():
             pairs = self._comparison(self.use_global).pairs(reference, distorted)
             return torch.cat([similarities(x, y) for x, y in pairs])
 
+    @_by_name
     def map(self, *, reference: Tensor | Encoded, distorted: Tensor, resize: bool = True) -> Tensor:
         """Where the images differ: weighted patch similarities, laid over the image, ``(N, H, W)``; no graph.
 

@@ -7,8 +7,10 @@ beginning, the end and failures are told.
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
+import re
 import shutil
 import sys
 from collections import Counter
@@ -21,6 +23,7 @@ from snakemake.logging import ColorizingTextHandler, DefaultFormatter
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from mlclipsim import steps
 from mlclipsim.forecast import duration
 
 __all__ = ["LogHandler", "Stages", "sentence"]
@@ -178,6 +181,8 @@ class LogHandler(LogHandlerBase):
             text = record.getMessage()
             # The exception of a failed command comes beside its JOB_ERROR; a record without text says None.
             silent = text in ("", "None") or text.startswith(_CHATTER) or "CalledProcessError" in text
+            if given.get("exception") == "MissingRuleException":
+                text = _unknown_target(text)
             if not silent:
                 self._line(text)
 
@@ -218,6 +223,17 @@ class LogHandler(LogHandlerBase):
     def _write(self, text: str, end: str) -> None:
         self.stream.write(("\r\033[K" if self._shown else "") + text + end)
         self.stream.flush()
+
+
+def _unknown_target(text: str) -> str:
+    """What to ask for instead of a target that no rule makes."""
+    found = re.search(r"No rule to produce (\S+)", text)
+    if not found:
+        return text
+    documents = [name for name, step in steps.STEPS.items() if step.report]
+    close = difflib.get_close_matches(found[1], documents, n=1)
+    meant = f"did you mean {close[0]}?" if close else f"known: all, report, {', '.join(documents)}"
+    return f"{found[1]} is neither a target nor a file that some rule makes; {meant}"
 
 
 def _jobs(number: int) -> str:

@@ -31,6 +31,7 @@ __all__ = [
     "Record",
     "as_tree",
     "beside",
+    "check",
     "collect",
     "commit_date",
     "digest",
@@ -69,6 +70,7 @@ MODULES = {
     "krippendorff": "krippendorff",
 }
 Paths = Mapping[str, Path | list[Path]]
+Hashes = dict[str, dict[str, str]]  # name -> {path: sha256}
 FOLDER = shards.RECORDS  # in the folder of what they are about, or in its run's
 
 
@@ -104,19 +106,52 @@ def beside(outputs: Paths) -> Path:
     return shards.record(first)
 
 
+def check(inputs: Paths) -> Hashes:
+    """What a step is about to read: name -> {path: sha256}, each as the step that made it has left it.
+
+    Files of which no record says anything pass: they come from outside the workflow.
+
+    Raises:
+        ArtifactError: one is missing, no file, or has changed since it was made.
+    """
+    read = hashes(inputs)
+    for record in _makers(inputs):
+        for path, now in _flat(read).items():
+            if (made := record.outputs.get(path, now)) != now:
+                raise ArtifactError(
+                    f"{path} is damaged: {record.step} made it with sha256 {made[:12]}, now it has "
+                    f"{now[:12]}; delete it and run again"
+                )
+    return read
+
+
 def write(
-    record: Path, step: str, spec: Mapping[str, Any], inputs: Paths, outputs: Paths, *, started: float
+    record: Path,
+    step: str,
+    spec: Mapping[str, Any],
+    inputs: Paths,
+    outputs: Paths,
+    *,
+    started: float,
+    read: Hashes | None = None,
 ) -> None:
     """Write the provenance of what ``step`` made to ``record`` (JSON).
 
     Args:
         started: when the step began, seconds since 1970.
+        read: what :func:`check` found of the inputs at that time; None: they are hashed now.
     """
-    write_json(record, collect(step, spec, inputs, outputs, started=started))
+    write_json(record, collect(step, spec, inputs, outputs, started=started, read=read))
 
 
 def collect(
-    step: str, spec: Mapping[str, Any], inputs: Paths, outputs: Paths, *, started: float
+    step: str,
+    spec: Mapping[str, Any],
+    inputs: Paths,
+    outputs: Paths,
+    *,
+    started: float,
+    read: Hashes | None = None,
 ) -> dict[str, Any]:
     """The provenance as a dict of ``made_from`` (reproducible) and ``measured`` (not)."""
     commit, dirty = git_state()
@@ -133,7 +168,7 @@ def collect(
             "device": device,
             "spec": dict(spec),
             "spec_sha256": digest(spec),
-            "inputs": hashes(inputs),
+            "inputs": hashes(inputs) if read is None else read,
             "outputs": hashes(outputs),
             "parents": _parents(inputs),
             "weights": _weights(spec) if "torch" in sys.modules else {},  # without it no network was run
@@ -177,26 +212,36 @@ def _listed(group: Path | list[Path]) -> list[Path]:
     return group if isinstance(group, list) else [group]
 
 
-def hashes(paths: Paths) -> dict[str, dict[str, str]]:
+def hashes(paths: Paths) -> Hashes:
     """Name -> {path: sha256}, as records have their inputs and outputs."""
     return {
-        name: {str(path): sha256_of(path) for path in _listed(group)} for name, group in sorted(paths.items())
+        name: {str(path): _hash(path) for path in _listed(group)} for name, group in sorted(paths.items())
     }
 
 
-def _parents(inputs: Paths) -> dict[str, str]:
-    """Record of each input that has one -> sha256 of its ``made_from``, and so of all that came before.
+def _hash(path: Path) -> str:
+    try:
+        return sha256_of(path)
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} does not exist; run the step that makes it") from None
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read ({error.strerror}); delete it and run again") from None
 
-    A damaged record stops those who read it later, not a step that has done its work.
+
+def _parents(inputs: Paths) -> dict[str, str]:
+    """Record of each input that has one -> sha256 of its ``made_from``, and so of all that came before."""
+    return {str(record.path): digest(record.made_from) for record in _makers(inputs)}
+
+
+def _makers(inputs: Paths) -> Iterator[Record]:
+    """The records of what made the inputs: beside them, or in the folder of their run.
+
+    A damaged record stops those who read it later, not a step that does its work.
     """
     paths = {str(path) for group in inputs.values() for path in _listed(group)}
-    found = {}
-    for folder in sorted({folder for path in paths for folder in list(Path(path).parents)[:2]}):  # or its run
+    for folder in sorted({folder for path in paths for folder in list(Path(path).parents)[:2]}):
         with suppress(ArtifactError):
-            for record in _records(folder / FOLDER):
-                if paths & record.outputs.keys():
-                    found[str(record.path)] = digest(record.made_from)
-    return found
+            yield from (record for record in _records(folder / FOLDER) if paths & record.outputs.keys())
 
 
 def _place(outputs: Paths) -> tuple[str | None, str | None]:
@@ -279,13 +324,38 @@ def _base_of(path: Path) -> Path:
     """
     absolute = path.absolute()
     if not absolute.exists():
-        raise ArtifactError(
-            f"{path} is not there; name a result, such as results/embedded/default/claims.json"
-        )
+        made = next(iter(sorted(Path("results").glob("*/*/tables/*.csv"))), None)
+        mend = f"name a result, such as {made}" if made else "run the workflow first, which makes results/"
+        raise ArtifactError(f"{path} is not there; {mend}")
     for folder in (absolute, *absolute.parents):
         if folder.name == "results":
             return folder.parent
     raise ArtifactError(f"{path} is not below a folder named results; name a result of the workflow")
+
+
+def _snapshot(path: Path) -> Lineage | None:
+    """The lineage of a table, figure or claims in a copy of a run's own files, such as ``docs/reference``.
+
+    The copy has the records of these alone, which name them as they lay below ``results/<preset>/<run>/``.
+    """
+    absolute = path.absolute()
+    base = next((f for f in (absolute, *absolute.parents) if (f / FOLDER).is_dir()), None)
+    if not absolute.exists() or base is None or "results" in absolute.parts:
+        return None
+    records = []
+    for record in _records(base / FOLDER):
+        made = record.made_from
+        run = f"results/{made['preset']}/{made['run']}/"
+        moved = {
+            kind: {
+                name: {file.removeprefix(run): sha256 for file, sha256 in group.items()}
+                for name, group in made[kind].items()
+            }
+            for kind in ("inputs", "outputs")
+        }
+        records.append(record._replace(made_from=made | moved))
+    makers = {base / output: record for record in records for output in record.outputs}
+    return _back_from(path, base, makers)
 
 
 def _read_all(path: Path) -> list[Record]:
@@ -307,13 +377,30 @@ def _records(folder: Path) -> Iterator[Record]:
     for path in sorted(folder.glob("*.json")):
         found = read_json(path)
         try:
+            found = dict(found)
             record = Record(path, found["made_from"], found["measured"])
-            _ = record.step, record.inputs, record.outputs
-        except (KeyError, TypeError, AttributeError):
-            raise ArtifactError(
-                f"{path} is no record of provenance; delete it and run its step again"
-            ) from None
+            sound = _is_sound(record)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            sound = False
+        if not sound:
+            raise ArtifactError(f"{path} is no record of provenance; delete it and run its step again")
         yield record
+
+
+def _is_sound(record: Record) -> bool:
+    """Whether what the functions here read of a record is there, and of its kind."""
+    made, measured = record.made_from, record.measured
+    files = [*record.inputs.items(), *record.outputs.items()]
+    hashes = [sha256 for network in made.get("weights", {}).values() for sha256 in network.values()]
+    texts = [record.step, measured["started_utc"], *(text for pair in files for text in pair)]
+    optional = [made["git_commit"], made["preset"], made["run"], *hashes]
+    return (
+        bool(record.outputs)
+        and all(isinstance(text, str) for text in texts)
+        and all(isinstance(text, str | None) for text in optional)
+        and isinstance(measured["seconds"], int | float)
+        and {"git_dirty", "seed"} <= made.keys()
+    )
 
 
 class Lineage(NamedTuple):
@@ -337,7 +424,10 @@ def lineage(path: Path) -> Lineage:
         ArtifactError: no record names it or anything in it.
     """
     base = _base_of(path)
-    makers = {base / output: record for record in _read_all(path) for output in record.outputs}
+    return _back_from(path, base, {base / o: record for record in _read_all(path) for o in record.outputs})
+
+
+def _back_from(path: Path, base: Path, makers: dict[Path, Record]) -> Lineage:
     waiting = [record for file, record in makers.items() if file.is_relative_to(path.absolute())]
     if not waiting:
         raise ArtifactError(
@@ -357,10 +447,13 @@ def lineage(path: Path) -> Lineage:
 def as_tree(path: Path) -> str:
     """What ``path`` was made from, step by step back to the data: a line a step, one a network.
 
+    Args:
+        path: a result; or one in a snapshot of a run, whose records lie in a folder above it.
+
     Raises:
         ArtifactError: no record names it.
     """
-    base, makers, records = lineage(path)
+    base, makers, records = _snapshot(path) or lineage(path)
     roots = {
         next(name for name in record.outputs if (base / name).is_relative_to(path.absolute())): record
         for record in records

@@ -16,7 +16,9 @@ import copy
 import difflib
 import hashlib
 import json
+import math
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -39,6 +41,7 @@ __all__ = [
     "export_environment",
     "load",
     "merge",
+    "parse_yaml",
     "project_root",
     "read_yaml",
 ]
@@ -151,7 +154,7 @@ def load(
 
     name = overrides.get("preset", base["preset"])
     presets = {path.stem: path for path in sorted((root / "config" / "presets").glob("*.yaml"))}
-    if name in presets:
+    if isinstance(name, str) and name in presets:
         preset = merge(base, {**read_yaml(presets[name]), "preset": name})
     else:
         problems.append(f"preset {_unknown(name, presets)}")
@@ -167,16 +170,23 @@ def load(
     catalogs, wrong = _catalogs(root, schemas, families, config)
     families += catalogs["distortions"]
     problems += _schema_problems(config, schemas["config"]) + wrong
-    if wrong or (problems and _malformed(config, preset)):
-        raise ConfigError(problems)  # the checks below would trip over values of the wrong type
+    if wrong:
+        raise ConfigError(problems)
 
     plan = Plan(root=root, config=config, catalogs=catalogs, preset_encoder=preset["encoder"])
-    problems += _codec_problems(plan)
-    problems += _name_problems(plan)
-    problems += _family_problems(plan)
-    problems += _judge_problems(plan)
-    problems += _training_problems(plan)
-    plan.missing.extend(_missing_files(plan))
+    try:
+        problems += _codec_problems(plan)
+        problems += _name_problems(plan)
+        problems += _family_problems(plan)
+        problems += _vote_problems(plan)
+        problems += _judge_problems(plan)
+        problems += _training_problems(plan)
+        plan.missing.extend(_missing_files(plan))
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        if not problems:
+            raise
+        # They trip over values of the wrong type, which are told already.
+        raise ConfigError(problems) from None
     if problems or not planning:
         problems += plan.missing if config["require_files"] else []
     if problems:
@@ -538,12 +548,50 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: it is missing, or something else.
     """
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError([f"{path} cannot be read as YAML: {' '.join(str(error).split())}"]) from error
+        value = parse_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError([f"{path} cannot be read ({error.strerror}); name a YAML file"]) from None
+    except ValueError as error:
+        raise ConfigError([f"{path} cannot be read as YAML in UTF-8 ({error}); mend it there"]) from None
     if value is not None and not isinstance(value, dict):
         raise ConfigError([f"{path} holds a {type(value).__name__}, expected keys and values"])
     return value or {}
+
+
+def parse_yaml(text: str) -> Any:
+    """The value of a YAML text, which can hold data only.
+
+    Raises:
+        ValueError: it is none, or holds a key twice: which of the two is meant?
+    """
+    depth = 0
+    try:
+        for event in yaml.parse(text, _InC):  # which recurses without looking at the stack
+            opens, closes = yaml.CollectionStartEvent, yaml.CollectionEndEvent
+            depth += isinstance(event, opens) - isinstance(event, closes)
+            if depth > _DEEPEST:
+                raise ValueError(f"nested more than {_DEEPEST} deep")
+        return yaml.load(text, _Loader)
+    except Exception as error:  # values of `!!bool x` and the like fail in as many ways as there are
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+
+
+_DEEPEST = 50
+_InC: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in a tenth of the time
+
+
+class _Loader(_InC):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key.value!r} stands there twice", key.start_mark
+                    )
+                seen.add(key.value)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -583,8 +631,8 @@ def _typed(value: Any, default: Any) -> Any:
     if not isinstance(value, str) or isinstance(default, str) or (default is None and value != "null"):
         return value
     try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError:
+        return parse_yaml(value)
+    except ValueError:
         return value
 
 
@@ -596,10 +644,38 @@ def _unknown(name: Any, known: Iterable[str]) -> str:
     )
 
 
+def _is_number(_: Any, value: Any) -> bool:
+    """YAML also knows infinity and NaN, which no comparison with a bound would refuse."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # of an integer beyond all floats
+        return False
+
+
+def _is_integer(_: Any, value: Any) -> bool:
+    """2.0 is one for JSON, and so is 1e308."""
+    return isinstance(value, int) and _is_number(_, value)
+
+
+def _pattern(_: Any, pattern: str, value: Any, __: Any) -> Iterable[jsonschema.ValidationError]:
+    """As the standard means it: for Python, ``$`` also stands before a newline at the end."""
+    if isinstance(value, str) and not re.search(re.sub(r"\$$", r"\\Z", pattern), value):
+        yield jsonschema.ValidationError(f"{value!r} does not match {pattern!r}")
+
+
+_Validator = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator,
+    {"pattern": _pattern},
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {"number": _is_number, "integer": _is_integer}
+    ),
+)
+
+
 def _schema_problems(value: Any, schema: Mapping[str, Any]) -> list[str]:
     """One sentence per violation, in the document's order."""
     problems = []
-    for error in jsonschema.Draft202012Validator(schema).iter_errors(value):
+    for error in _Validator(schema).iter_errors(value):
         place = ".".join(str(part) for part in error.absolute_path)
         within = f" in `{place}`" if place else ""
         if error.validator == "additionalProperties":
@@ -610,10 +686,18 @@ def _schema_problems(value: Any, schema: Mapping[str, Any]) -> list[str]:
         elif error.validator == "type":
             expected = error.validator_value
             expected = " or ".join(expected) if isinstance(expected, list) else expected
-            problems.append(f"`{place or 'config'}` is {error.instance!r}, expected {expected}")
+            problems.append(f"`{place or 'config'}` is {_short(error.instance)}, expected {expected}")
+        elif error.validator in ("pattern", "maxLength", "not") and "description" in error.schema:
+            described = error.schema["description"]
+            problems.append(f"`{place or 'config'}` is {_short(error.instance)}, expected {described}")
         else:
             problems.append(f"`{place or 'config'}`: {error.message}")
     return problems
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
 
 
 def _catalogs(
@@ -663,29 +747,6 @@ def _catalogs(
     return catalogs, problems
 
 
-def _malformed(config: Mapping[str, Any], template: Mapping[str, Any]) -> bool:
-    """Whether some value has another kind than the checked-in one, so that it cannot even be looked into."""
-    for key, expected in template.items():
-        value = config.get(key)
-        if isinstance(expected, dict):
-            if not isinstance(value, dict) or _malformed(value, expected):
-                return True
-        elif isinstance(expected, list):
-            if not isinstance(value, list) or {type(v) for v in value} - {type(v) for v in expected} - {
-                str,
-                int,
-                float,
-            }:
-                return True
-        elif isinstance(expected, str) != isinstance(value, str) and key in ("encoder", "source", "style"):
-            return True
-    return any(
-        not isinstance(group, list)
-        for fold in config.get("folds", [])
-        for group in (fold.get("seen"), fold.get("held_out"))
-    )
-
-
 def _codec_problems(plan: Plan) -> list[str]:
     """Codecs of one id: a stream would not say which of them wrote it."""
     codecs = plan.catalogs["codecs"].items()
@@ -710,6 +771,7 @@ def _name_problems(plan: Plan) -> list[str]:
         ("feature_network", "machines", plan.feature_networks),
         *((f"{key}.datasets", "datasets", config[key]["datasets"]) for key in _SELECTED.values()),
         ("compression.codec", "codecs", [config["compression"]["codec"]]),
+        ("compression.teacher", "machines", [config["compression"]["teacher"]]),
         *(
             (f"compression.judges.{group}", "machines", config["compression"]["judges"][group])
             for group in ("test", "validation")
@@ -763,6 +825,21 @@ def _family_problems(plan: Plan) -> list[str]:
                 problems.append(
                     f"`folds[{number}]`: family {family!r} is both in {first} and in {second} "
                     f"({', '.join(dict.fromkeys(sharing))}); let it stand on one side only"
+                )
+    return problems
+
+
+def _vote_problems(plan: Plan) -> list[str]:
+    """Numbers of votes, or of families that voted, that no pair can reach."""
+    machines, votes = plan.catalogs["machines"], plan.config["votes"]
+    problems = []
+    for number, fold in enumerate(plan.config["folds"]):
+        families = {machines[name]["family"] for name in fold["seen"] if name in machines}
+        for key, most in (("min_votes", len(fold["seen"])), ("min_families", len(families))):
+            if votes[key] > most:
+                problems.append(
+                    f"`votes.{key}` is {votes[key]}, but of fold {number} only {most} train the metric, so "
+                    "that every pair would be dropped; lower it or let more vote"
                 )
     return problems
 

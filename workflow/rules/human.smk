@@ -137,6 +137,6 @@ for step, judges in (("human_iqa", "people"), ("machine_iqa", "machines")):
             spec=plan.text(step),
             inputs=lambda wildcards, input: steps.options(input),
         shell:
-            "python -m mlclipsim step {params.step} --spec {params.spec:q} {params.inputs:q}"
+            "python -m mlclipsim step {params.step:q} --spec {params.spec:q} {params.inputs:q}"
             " --output correlations={output.correlations:q} --output comparisons={output.comparisons:q}"
             " > {log:q} 2>&1"

@@ -16,6 +16,7 @@ from PIL import Image
 
 from mlclipsim.compression.bitstream import Bitstream
 from mlclipsim.images import ImageError, check_array, decode_image, image_size
+from mlclipsim.usage import UsageError
 
 __all__ = ["FORMATS", "ClassicalCodec", "Format"]
 
@@ -63,15 +64,15 @@ class ClassicalCodec:
         quality: on the codec's own scale; for jpeg2000 the PSNR in dB that is asked of the encoder.
 
     Raises:
-        ValueError: an unknown codec, or a quality that it does not have.
+        UsageError: an unknown codec, or a quality that it does not have.
     """
 
     def __init__(self, name: str, quality: int) -> None:
         if name not in FORMATS:
-            raise ValueError(f"codec {name!r} is unknown; expected one of {', '.join(FORMATS)}")
+            raise UsageError(f"codec {name!r} is unknown; expected one of {', '.join(FORMATS)}")
         allowed = FORMATS[name].qualities
         if quality not in allowed:
-            raise ValueError(f"{name}: expected a quality from {allowed[0]} to {allowed[-1]}, got {quality}")
+            raise UsageError(f"{name}: expected a quality from {allowed[0]} to {allowed[-1]}, got {quality}")
         self.name, self.quality = name, quality
         self.fingerprint = bytes(32)  # it has no weights
         self.portable = True

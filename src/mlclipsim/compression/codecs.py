@@ -34,6 +34,7 @@ from mlclipsim.compression.bitstream import Bitstream
 from mlclipsim.compression.classical import ClassicalCodec
 from mlclipsim.images import check_array, to_tensor, to_uint8
 from mlclipsim.places import locate
+from mlclipsim.usage import UsageError
 
 with warnings.catch_warnings():  # it imports pytorch_msssim, which compiles a function with torch.jit
     warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
@@ -127,7 +128,7 @@ def load(entry: Mapping[str, Any], point: str, weights: Path | None = None) -> C
 def _point(entry: Mapping[str, Any], point: str) -> dict[str, Any]:
     if point not in entry["points"]:
         known = ", ".join(entry["points"])
-        raise ValueError(f"{entry['model']}: point {point!r} is unknown; expected one of {known}")
+        raise UsageError(f"{entry['model']}: point {point!r} is unknown; expected one of {known}")
     return entry["points"][point]
 
 

@@ -11,7 +11,7 @@ from mlclipsim.atomic import atomic
 from mlclipsim.compression import container
 from mlclipsim.compression.bitstream import Bitstream
 from mlclipsim.compression.classical import ClassicalCodec
-from mlclipsim.images import read_image, write_png
+from mlclipsim.images import MAX_PIXELS, read_image, write_png
 from mlclipsim.usage import UsageError
 
 if TYPE_CHECKING:  # compressai is imported where a learned codec is asked for
@@ -65,7 +65,7 @@ def open_codec(entry: Entry, quality: int, weights: Path | None = None) -> Learn
     """The codec of a catalog entry at one quality: the number of a point, or the classical codec's own.
 
     Raises:
-        ValueError: a quality that it does not have, or weights for a codec that has none.
+        UsageError: a quality that it does not have, or weights for a codec that has none.
         ArtifactError: its weights are missing or others, see :func:`mlclipsim.compression.codecs.load`.
     """
     if entry["library"] == "compressai":
@@ -73,7 +73,7 @@ def open_codec(entry: Entry, quality: int, weights: Path | None = None) -> Learn
 
         return LearnedCodec(load(entry, f"q{quality}", weights))
     if weights:
-        raise ValueError(f"{entry['model']}: expected no weights, got {weights}; a classical codec has none")
+        raise UsageError(f"{entry['model']}: expected no weights, got {weights}; a classical codec has none")
     return ClassicalCodec(entry["model"], quality)
 
 
@@ -84,8 +84,8 @@ def compress(image: Path, output: Path, *, codec: str, quality: int, weights: Pa
         weights: of another network of the codec's shape, which :func:`decompress` then needs, too.
 
     Raises:
-        UsageError: an unknown codec.
-        ValueError: a quality that it does not have; a file that cannot serve as an image.
+        UsageError: an unknown codec, or a quality that it does not have.
+        ImageError: a file that cannot serve as an image.
         ArtifactError: the weights are missing or others.
     """
     entry = entry_of(codec)
@@ -115,10 +115,17 @@ def decompress(source: Path, output: Path, *, codec: str | None = None, weights:
         ValueError: a stream that is foreign, truncated, damaged, or of another codec or other weights.
         ArtifactError: the weights are missing or others.
     """
+    if codec:
+        entry_of(codec)
     try:
         header, strings = container.unpack(source.read_bytes())
     except container.ContainerError as error:
         raise container.ContainerError(f"{source}: {error}") from None
+    height, width = header.size
+    if height * width > MAX_PIXELS:
+        raise ValueError(
+            f"{source}: says that it holds {width}x{height} pixels, more than any image that is coded"
+        )
     writer = next((name for name, entry in catalog().items() if entry["id"] == header.codec), None)
     if writer is None:
         raise ValueError(f"{source}: written by codec {header.codec}, which config/catalog/codecs.yaml lacks")

@@ -96,6 +96,8 @@ def unpack(data: bytes) -> tuple[Header, tuple[bytes, ...]]:
     for _ in range(count - 1):
         length, at = _read_leb128(body, at)
         lengths.append(length)
+    if not height or not width:
+        raise ContainerError("it holds no pixels, which no `mlclipsim compress` wrote")
     rest = len(body) - at - sum(lengths)
     if not count or rest < 0:
         raise ContainerError("its strings are longer than the stream, which no `mlclipsim compress` wrote")
@@ -116,9 +118,9 @@ def _leb128(number: int) -> bytes:
 
 
 def _read_leb128(data: bytes, at: int) -> tuple[int, int]:
-    """The number that begins at ``at``, and where it ends."""
+    """The number that begins at ``at``, and where it ends; cut off where no stream is that long."""
     number = shift = 0
-    while at < len(data):
+    while at < len(data) and shift < 64:
         byte = data[at]
         number |= (byte & 0x7F) << shift
         at, shift = at + 1, shift + 7

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,10 @@ class OnnxNetwork(nn.Module):
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        # A graph can name other files for its weights, of which no sha256 is known: they are never read.
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
+        graph = path.read_bytes()
+        self.session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         first, *others = self.session.get_inputs()
         if others:
             raise ValueError(f"expected one input, got {[first.name, *(more.name for more in others)]}")

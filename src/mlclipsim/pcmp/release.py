@@ -263,9 +263,9 @@ def _plausible(description: Description) -> bool:
             and all(shard["rows"] > 0 and len(shard["sha256"]) == 64 for shard in description.shards)
             and all(isinstance(fold[group], list) for fold in description.folds for group in GROUPS)
             and all(isinstance(entry["change"], str) for entry in description.history)
-            and isinstance(description.counts["votes"], dict)
+            and bool(description.summary())  # of the counts
         )
-    except (KeyError, TypeError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         return False
 
 

@@ -19,6 +19,7 @@ from mlclipsim.pcmp import release
 from mlclipsim.pcmp.release import Description, schema, walk
 from mlclipsim.randomness import derive_seed
 from mlclipsim.report.style import VOTER_COLOURS, label
+from mlclipsim.usage import UsageError
 
 __all__ = ["choose", "draw"]
 
@@ -37,11 +38,10 @@ def draw(folder: Path | str, output: Path | str, *, n_pairs: int = 6, seed: int 
         ArtifactError: no data set, or one without images.
     """
     folder, output = Path(folder), Path(output)
-    if output.suffix not in _FORMATS or n_pairs < 1:
-        raise ValueError(
-            f"expected a file ending in {', '.join(_FORMATS)} and at least one pair, got {output.name} and "
-            f"{n_pairs}; mend that"
-        )
+    if output.suffix not in _FORMATS:
+        raise UsageError(f"expected a file ending in {', '.join(_FORMATS)}, got {output.name}; rename it")
+    if n_pairs < 1:
+        raise UsageError(f"expected at least one pair, got {n_pairs}; 6 is usual")
     description = Description.read(folder)
     pairs = choose(folder, description, n_pairs, seed)
     pictures = _pictures(folder, description, pairs)

@@ -7,7 +7,6 @@ the same weights. Weights are stored as float16, and what is measured is what is
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import multiprocessing
@@ -30,6 +29,7 @@ from tqdm import tqdm
 from mlclipsim.artifacts import atomic, sha256_of, write_json
 from mlclipsim.provenance import git_state
 from mlclipsim.randomness import derive_seed, generator
+from mlclipsim.usage import Parser
 from mlclipsim.world.architectures import ARCHITECTURES, MEAN, STD
 from mlclipsim.world.captions import tokenize
 from mlclipsim.world.guidance import GuidedClip, arrange_positions
@@ -383,7 +383,7 @@ def _make(name: str, output: Path, work: Path, steps_scale: float, position: int
 
 def main(argv: list[str] | None = None) -> int:
     """``mlclipsim zoo``: train what is asked for, write weights and manifest."""
-    parser = argparse.ArgumentParser(prog="mlclipsim zoo", description=main.__doc__)
+    parser = Parser(prog="mlclipsim zoo", description=main.__doc__)
     parser.add_argument("--output", type=Path, required=True, help="folder for weights and manifest.json")
     parser.add_argument(
         "--work", type=Path, required=True, help="folder for scenes and resumable checkpoints"
