@@ -139,13 +139,15 @@ def test_a_failure_is_told_once_in_its_own_words(run, tmp_path):
 
 def test_a_job_that_the_scheduler_ended_says_so_and_is_told_again_when_it_fails_again(run, tmp_path):
     log, slurm = tmp_path / "fit.txt", tmp_path / "slurm_logs/rule_fit/7.log"
-    log.write_text("fit: 40%|####      | 4/10\n")
+    log.write_text("fit: 4/10\n")
     made = run()
     begin(made, fit=1, votes=1)
     start(made, 1, "fit", 0.0)
     start(made, 2, "votes", 0.0)
     made.tell(None, msg=f"Job 1 has been submitted with SLURM jobid 7 (log: {slurm}).")
-    ended = "SLURM-job '7' failed, SLURM status is: 'TIMEOUT'.\n    sbatch call: ..."
+    ended = (
+        "SLURM-job '7' failed, SLURM status is: 'TIMEOUT'.For further error details see the cluster/cloud log"
+    )
     fail(made, 1, "fit", log, slurm, rule_msg=ended)
     made.tell(None, msg="Trying to restart job 1.")
     start(made, 1, "fit", 2.0)
@@ -157,7 +159,7 @@ def test_a_job_that_the_scheduler_ended_says_so_and_is_told_again_when_it_fails_
     made.close()
     assert made.said() == [
         "2 jobs to do",
-        "fit failed: SLURM-job '7' failed, SLURM status is: 'TIMEOUT'.",
+        "fit failed: SLURM-job '7' failed, SLURM status is: 'TIMEOUT'. The end of its log: fit: 4/10",
         f"    log: {log}",
         f"    log: {slurm}",
         "fit is tried again",

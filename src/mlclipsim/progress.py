@@ -46,6 +46,7 @@ _CHATTER = (
     "Using shell:",
     "WorkflowError:\nAt least one job did not complete successfully",
 )
+_ADVICE = "For further error details see the cluster/cloud log"  # put behind what every scheduler says
 _TOLD = ("CalledProcessError", "has been submitted with SLURM jobid")  # in lines that begin with a job's name
 
 
@@ -105,8 +106,12 @@ class Stages:
 
 
 def sentence(log: Path, outside: str = "") -> str:
-    """Why a job failed: the command line's own words at the end of its log, else what was seen from outside,
-    as by a scheduler that ended it, else the log's very last line.
+    """Why a job failed: the command line's own words at the end of its log, else the log's very last line.
+
+    Args:
+        log: of the job; it may not be there.
+        outside: what a scheduler says of a job that it ran. It comes before that last line, which knows of no
+            time limit.
     """
     try:
         lines = [
@@ -118,7 +123,8 @@ def sentence(log: Path, outside: str = "") -> str:
     while lines and lines[-1].startswith("mlclipsim: "):
         ours.insert(0, lines.pop().removeprefix("mlclipsim: "))
     last = lines[-1].strip() if lines else "it ended without a word"
-    return "; ".join(ours) or outside.strip().partition("\n")[0] or last
+    outside = outside.partition(_ADVICE)[0].partition("\n")[0].strip()
+    return "; ".join(ours) or (f"{outside} The end of its log: {last}" if outside else last)
 
 
 class LogHandler(LogHandlerBase):
@@ -208,7 +214,7 @@ class LogHandler(LogHandlerBase):
         self.failed[given["jobid"]] = rule = given["rule_name"]
         self.stages.running.pop(given["jobid"], None)
         logs, outside = list(given["log"]), given.get("rule_msg") or ""
-        why = sentence(Path(logs[0]), outside) if logs else outside or "it has no log"
+        why = sentence(Path(logs[0]), outside) if logs else "it has no log"
         self._line(f"{rule} failed: {why}")
         for log in logs:
             self._line(f"    log: {log}")

@@ -97,9 +97,19 @@ def run(cluster: Cluster, project: Project, command: list[str], deadline: float)
                     print(f"-- {faults.pop(0)[0]}", flush=True)
                 time.sleep(0.5)
         finally:
-            process.terminate()
+            end(process)
     problems = [f"never tried: {name}" for name, _ in faults]
     return problems + ([f"Snakemake ended with {process.returncode}"] if process.returncode else [])
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """As by Ctrl-C, if it has not ended by itself."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def kill_job(cluster: Cluster, step: str) -> bool:

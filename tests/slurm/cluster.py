@@ -163,18 +163,18 @@ class Cluster:
                     found.append(process)
         return found
 
+    def kill_daemon(self) -> None:
+        """slurmd alone; its jobs go on."""
+        self._daemons["slurmd"].kill()
+        self._daemons["slurmd"].wait()
+
     def kill_node(self) -> None:
-        """As when the machine loses power: the daemon, and every process of every job."""
+        """As when the machine loses power: slurmd, and every process of every job."""
         self.kill_daemon()
         # A job's slurmstepd first, which would yet tell slurmctld how its job ended.
         for process in sorted(self.job_processes(), key=lambda process: process.name() != "slurmstepd"):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-
-    def kill_daemon(self) -> None:
-        """slurmd alone; its jobs go on."""
-        self._daemons["slurmd"].kill()
-        self._daemons["slurmd"].wait()
 
     def stop(self) -> None:
         """End everything that was started with this cluster's configuration, and remove its folder."""
