@@ -151,7 +151,11 @@ class Cluster:
     def jobs(self) -> list[dict[str, str]]:
         """All that were ever submitted, by SLURM's own names of their properties."""
         lines = self.ask("scontrol --oneliner show jobs").splitlines()
-        return [dict(item.split("=", 1) for item in line.split() if "=" in item) for line in lines]
+        return [
+            dict(item.split("=", 1) for item in line.split() if "=" in item)
+            for line in lines
+            if line.startswith("JobId=")
+        ]
 
     def job_processes(self, command: str = "") -> list[psutil.Process]:
         """What runs on the node on behalf of jobs, of commands with this text in them."""
