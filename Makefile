@@ -17,8 +17,8 @@ BIN    := .venv/bin
 READY  := .venv/.ready$(if $(SLURM),-slurm)
 SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake
 
-# of the run that goes through SLURM, beside preset=ci
-CONFIG ?=
+# What else is configured of the run through SLURM: make test-slurm SLURM_CONFIG=encoder=scene-clip-resnet
+SLURM_CONFIG ?=
 
 .PHONY: help reproduce setup test test-quick test-slurm check-results bench bench-scale bench-metric docs lock lint clean
 
@@ -68,7 +68,7 @@ test-slurm:  ## the workflow through a real SLURM that loses jobs and nodes (as 
 	    echo "make: SLURM and munge are not installed; as root on Debian: apt-get install slurm-wlm munge" >&2; exit 1; fi; \
 	  apt-get update -qq; \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null; fi; \
-	python tests/slurm/check_run.py --config preset=ci $(CONFIG)
+	python tests/slurm/check_run.py --config preset=ci $(SLURM_CONFIG)
 
 check-results: reproduce  ## regenerate and compare with docs/reference/<preset>
 	@$(BIN)/python tests/workflow/check_results.py --preset $(PRESET)
