@@ -31,6 +31,7 @@ _PRIOR_SECONDS = 30.0  # of forecast work: so much the forecast weighs against t
 _CHATTER = (
     "Assuming unrestricted shared filesystem usage",
     "Auto-selected partition",
+    "Both 'sacctmgr' and 'sshare' returned empty results",
     "Building DAG of jobs",
     "Cleaning up SLURM log files",
     "Complete log(s)",
@@ -122,9 +123,8 @@ def sentence(log: Path, outside: str = "") -> str:
     ours: list[str] = []
     while lines and lines[-1].startswith("mlclipsim: "):
         ours.insert(0, lines.pop().removeprefix("mlclipsim: "))
-    last = lines[-1].strip() if lines else "it ended without a word"
-    outside = outside.partition(_ADVICE)[0].partition("\n")[0].strip()
-    return "; ".join(ours) or (f"{outside} The end of its log: {last}" if outside else last)
+    seen = [outside.partition(_ADVICE)[0].partition("\n")[0].strip(), *(line.strip() for line in lines[-1:])]
+    return "; ".join(ours) or " The end of its log: ".join(filter(None, seen)) or "it ended without a word"
 
 
 class LogHandler(LogHandlerBase):
