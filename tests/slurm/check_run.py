@@ -45,7 +45,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", nargs="+", default=["preset=ci"], help="as Snakemake's")
     parser.add_argument("--targets", nargs="*", default=["all"])
-    parser.add_argument("--minutes", type=float, default=60.0, help="after which it is given up")
+    parser.add_argument("--minutes", type=float, default=40.0, help="after which it is given up")
     parser.add_argument("--keep", type=Path, help="folder to work in, which stays")
     arguments = parser.parse_args()
     missing = [name for name in NEEDED if not shutil.which(name)]
@@ -134,8 +134,6 @@ def lose_node(cluster: Cluster, step: str) -> bool:
     if not cluster.job_processes(step):
         return False
     cluster.kill_node()
-    while "down" not in cluster.ask("sinfo --noheader --format=%T"):
-        time.sleep(1)
     cluster.start("slurmd")
     return True
 

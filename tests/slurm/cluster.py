@@ -19,7 +19,7 @@ from types import TracebackType
 
 import psutil
 
-WAIT_SECONDS = 120.0  # for a daemon, also on a machine that has much else to do
+WAIT_SECONDS = 120.0  # for an answer of a daemon, also on a machine that has much else to do
 
 # No accounting: `squeue` is what knows of a job, for MinJobAge seconds after its end. Cores, memory and GPUs
 # are invented; they are counted and given out as real ones. A node silent for SlurmdTimeout seconds is dead.
@@ -121,9 +121,8 @@ class Cluster:
             "slurmctld": "scontrol ping",
             "slurmd": "sinfo --noheader --format=%T | grep -E '^(idle|mixed|allocated)$'",
         }[daemon]
-        log = folder / f"{daemon}.log"
-        with log.open("ab") as stream:
-            process = subprocess.Popen(
+        with (folder / f"{daemon}.log").open("ab") as stream:
+            self._daemons[daemon] = subprocess.Popen(
                 command,
                 env=os.environ | self.environment,
                 stdin=subprocess.DEVNULL,
@@ -131,13 +130,7 @@ class Cluster:
                 stderr=stream,
                 start_new_session=True,  # Ctrl-C is for the test, which then ends the daemon itself
             )
-        self._daemons[daemon] = process
-        end = time.monotonic() + WAIT_SECONDS
-        while self.ask(answers, check=False) == "":
-            if time.monotonic() > end or process.poll() is not None:
-                said = log.read_text(errors="replace")[-2000:]
-                raise RuntimeError(f"{daemon} does not answer; its last words:\n{said}")
-            time.sleep(0.2)
+        self._wait(daemon, answers)
 
     def ask(self, command: str, *, check: bool = True) -> str:
         """What a command of SLURM's prints."""
@@ -173,12 +166,13 @@ class Cluster:
         self._daemons["slurmd"].wait()
 
     def kill_node(self) -> None:
-        """As when the machine loses power: slurmd, and every process of every job."""
+        """As when the machine loses power: slurmd, and every process of every job; until SLURM notices."""
         self.kill_daemon()
         # A job's slurmstepd first, which would yet tell slurmctld how its job ended.
         for process in sorted(self.job_processes(), key=lambda process: process.name() != "slurmstepd"):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+        self._wait("slurmctld", "sinfo --noheader --format=%T | grep down")
 
     def stop(self) -> None:
         """End everything that was started with this cluster's configuration, and remove its folder."""
@@ -193,6 +187,15 @@ class Cluster:
         for daemon in self._daemons.values():
             daemon.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _wait(self, daemon: str, question: str) -> None:
+        """Until a question has an answer."""
+        process, end = self._daemons[daemon], time.monotonic() + WAIT_SECONDS
+        while not self.ask(question, check=False):
+            if time.monotonic() > end or process.poll() is not None:
+                said = (self.folder / f"{daemon}.log").read_text(errors="replace")[-2000:]
+                raise RuntimeError(f"no answer to {question!r}; the last words of {daemon}:\n{said}")
+            time.sleep(0.2)
 
     def _processes(self) -> list[tuple[psutil.Process, list[str]]]:
         """All processes that know of this cluster, with their environments.
