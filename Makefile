@@ -17,7 +17,10 @@ BIN    := .venv/bin
 READY  := .venv/.ready$(if $(SLURM),-slurm)
 SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake
 
-.PHONY: help reproduce setup test test-quick check-results bench bench-scale bench-metric docs lock lint clean
+# What else is configured of the run through SLURM: make test-slurm SLURM_CONFIG=encoder=scene-clip-resnet
+SLURM_CONFIG ?=
+
+.PHONY: help reproduce setup test test-quick test-slurm check-results bench bench-scale bench-metric docs lock lint clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +29,7 @@ setup: $(READY)  ## the environment, from the lock (SLURM=1: with Snakemake's pl
 
 # Does nothing when lock and package metadata are unchanged. Snakemake imports each plugin at every start, and the
 # one for SLURM brings pandas: a third of the start-up, so it stays only where it is wanted (make setup SLURM=1).
+# One of the two marks is there at a time, since the environment is either with that plugin or without.
 $(READY): requirements.lock pyproject.toml
 	@python=""; for candidate in $(PYTHON) python3 python3.12 python3.11 python3.13; do \
 	  if "$$candidate" -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; \
@@ -39,7 +43,7 @@ $(READY): requirements.lock pyproject.toml
 	.uv/bin/uv pip sync --require-hashes requirements.lock; \
 	.uv/bin/uv pip install --quiet --no-deps --editable .; \
 	$(if $(SLURM),,.uv/bin/uv pip uninstall --quiet snakemake-executor-plugin-slurm)
-	@touch $@
+	@rm -f .venv/.ready .venv/.ready-slurm && touch $@
 	@echo "== setup: done"
 
 reproduce: $(READY)  ## all tables and figures (PRESET=embedded, CORES=all); resumes a stopped run
@@ -55,6 +59,16 @@ test: $(READY)  ## all tests (TESTS=path for some)
 
 test-quick: $(READY)  ## the quick tests, under two minutes
 	@$(BIN)/python -m pytest -q -m "not slow and not workflow and not assets" $(TESTS)
+
+test-slurm:  ## the workflow through a real SLURM that loses jobs and nodes (as root, on Debian or the like)
+	@$(MAKE) --no-print-directory setup SLURM=1
+	@export PATH="$(CURDIR)/$(BIN):$$PATH:/usr/sbin"; \
+	if ! command -v slurmctld >/dev/null || ! command -v munged >/dev/null; then \
+	  if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+	    echo "make: SLURM and munge are not installed; as root on Debian: apt-get install slurm-wlm munge" >&2; exit 1; fi; \
+	  apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null; fi; \
+	python tests/slurm/check_run.py --config preset=ci $(SLURM_CONFIG)
 
 check-results: reproduce  ## regenerate and compare with docs/reference/<preset>
 	@$(BIN)/python tests/workflow/check_results.py --preset $(PRESET)

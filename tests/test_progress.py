@@ -56,8 +56,8 @@ def start(made, job, rule, created):
     made.tell(LogEvent.JOB_INFO, created, jobid=job, rule_name=rule)
 
 
-def fail(made, job, rule, log, created=1.0):
-    given = {"jobid": job, "rule_name": rule, "log": [str(log)]}
+def fail(made, job, rule, *logs, created=1.0, **given):
+    given |= {"jobid": job, "rule_name": rule, "log": [str(log) for log in logs]}
     made.tell(LogEvent.JOB_ERROR, created, msg="Error in rule", **given)
 
 
@@ -134,6 +134,41 @@ def test_a_failure_is_told_once_in_its_own_words(run, tmp_path):
         "votes failed: expected votes of 2 families, got 1; add a voter to folds",
         f"    log: {log}",
         "1 job failed (votes), 1 of 2 done in 2 s; the same command goes on from there",
+    ]
+
+
+def test_a_job_that_the_scheduler_ended_says_so_and_is_told_again_when_it_fails_again(run, tmp_path):
+    log, slurm = tmp_path / "fit.txt", tmp_path / "slurm_logs/rule_fit/7.log"
+    log.write_text("fit: 4/10\n")
+    made = run()
+    begin(made, fit=1, votes=1)
+    start(made, 1, "fit", 0.0)
+    start(made, 2, "votes", 0.0)
+    made.tell(None, msg=f"Job 1 has been submitted with SLURM jobid 7 (log: {slurm}).")
+    ended = (
+        "SLURM-job '7' failed, SLURM status is: 'TIMEOUT'.For further error details see the cluster/cloud log"
+    )
+    fail(made, 1, "fit", log, slurm, rule_msg=ended)
+    made.tell(None, msg="Trying to restart job 1.")
+    start(made, 1, "fit", 2.0)
+    log.write_text("mlclipsim: expected a, got b; mend it\n")
+    fail(made, 1, "fit", log, rule_msg="SLURM-job '8' failed, SLURM status is: 'FAILED'.")
+    start(made, 1, "fit", 3.0)
+    for job in (1, 2):
+        made.tell(LogEvent.JOB_FINISHED, 34.0, job_id=job)
+    made.close()
+    assert made.said() == [
+        "2 jobs to do",
+        "fit failed: SLURM-job '7' failed, SLURM status is: 'TIMEOUT'. The end of its log: fit: 4/10",
+        f"    log: {log}",
+        f"    log: {slurm}",
+        "fit is tried again",
+        "fit failed: expected a, got b; mend it",
+        f"    log: {log}",
+        "fit is tried again",
+        "[1/2] fit                                   34 s   about 8 s left",
+        "[2/2] votes                                 34 s",
+        "2 jobs done in 34 s",
     ]
 
 

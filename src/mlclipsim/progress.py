@@ -30,10 +30,13 @@ __all__ = ["LogHandler", "Stages", "sentence"]
 
 _UNKNOWN_SECONDS = 4.0  # of a job whose costs are not known: to start Python and its libraries
 _PRIOR_SECONDS = 30.0  # of forecast work: so much the forecast weighs against the pace of the run so far
-# What Snakemake says about itself, and what a failed job's sentence and the last line say better.
+# What Snakemake and its plug-ins say about themselves, and what a failed job's line and the last say better.
 _CHATTER = (
     "Assuming unrestricted shared filesystem usage",
+    "Auto-selected partition",
+    "Both 'sacctmgr' and 'sshare' returned empty results",
     "Building DAG of jobs",
+    "Cleaning up SLURM log files",
     "Complete log(s)",
     "Conda environments: ignored",
     "Elapsed time",
@@ -43,9 +46,13 @@ _CHATTER = (
     "Removing temporary output",
     "Select jobs to execute",
     "Shutting down, this might take some time",
+    "Submitted array job",
+    "Trying to restart job",
     "Using shell:",
     "WorkflowError:\nAt least one job did not complete successfully",
 )
+_ADVICE = "For further error details see the cluster/cloud log"  # put behind what every scheduler says
+_TOLD = ("CalledProcessError", "has been submitted with SLURM jobid")  # in lines that begin with a job's name
 
 
 @dataclass
@@ -103,8 +110,14 @@ class Stages:
         return self.expected.get(rule, _UNKNOWN_SECONDS)
 
 
-def sentence(log: Path) -> str:
-    """What a failed job says in its log: the command line's own words at its end, else its very last line."""
+def sentence(log: Path, outside: str = "") -> str:
+    """Why a job failed: the command line's own words at the end of its log, else the log's very last line.
+
+    Args:
+        log: of the job; it may not be there.
+        outside: what a scheduler says of a job that it ran. It comes before that last line, which knows of no
+            time limit.
+    """
     try:
         lines = [
             line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
@@ -114,7 +127,8 @@ def sentence(log: Path) -> str:
     ours: list[str] = []
     while lines and lines[-1].startswith("mlclipsim: "):
         ours.insert(0, lines.pop().removeprefix("mlclipsim: "))
-    return "; ".join(ours) or (lines[-1].strip() if lines else "it ended without a word")
+    seen = [outside.partition(_ADVICE)[0].partition("\n")[0].strip(), *(line.strip() for line in lines[-1:])]
+    return "; ".join(ours) or " The end of its log: ".join(filter(None, seen)) or "it ended without a word"
 
 
 class LogHandler(LogHandlerBase):
@@ -171,6 +185,8 @@ class LogHandler(LogHandlerBase):
         elif event == LogEvent.RESOURCES_INFO:
             self.stages.cores = given.get("cores") or self.stages.cores
         elif event == LogEvent.JOB_INFO:
+            if rule := self.failed.pop(given["jobid"], None):
+                self._line(f"{rule} is tried again")
             self.stages.start(given["jobid"], given["rule_name"], self._now)
             self._show_running()
         elif event == LogEvent.JOB_FINISHED:
@@ -180,7 +196,7 @@ class LogHandler(LogHandlerBase):
         elif event in (None, LogEvent.ERROR, LogEvent.SHELLCMD):
             text = record.getMessage()
             # The exception of a failed command comes beside its JOB_ERROR; a record without text says None.
-            silent = text in ("", "None") or text.startswith(_CHATTER) or "CalledProcessError" in text
+            silent = text in ("", "None") or text.startswith(_CHATTER) or any(part in text for part in _TOLD)
             if given.get("exception") == "MissingRuleException":
                 text = _unknown_target(text)
             if not silent:
@@ -203,8 +219,9 @@ class LogHandler(LogHandlerBase):
             return
         self.failed[given["jobid"]] = rule = given["rule_name"]
         self.stages.running.pop(given["jobid"], None)
-        logs = list(given["log"])
-        self._line(f"{rule} failed: {sentence(Path(logs[0])) if logs else 'it has no log'}")
+        logs, outside = list(given["log"]), given.get("rule_msg") or ""
+        why = sentence(Path(logs[0]), outside) if logs else "it has no log"
+        self._line(f"{rule} failed: {why}")
         for log in logs:
             self._line(f"    log: {log}")
 

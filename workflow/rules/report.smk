@@ -1,6 +1,30 @@
 # Tables, figures and claims: each one job, each a target by its name, each with its provenance beside it.
 
 
+# Seconds each, from small files: a cluster's queue would take longer than they do.
+localrules:
+    table_1,
+    table_2,
+    table_3,
+    table_4,
+    table_5,
+    table_6,
+    table_7,
+    table_8,
+    table_9,
+    table_trials,
+    figure_1,
+    figure_2,
+    figure_3,
+    figure_4,
+    figure_5,
+    figure_6,
+    figure_7,
+    figure_8,
+    figure_training,
+    claims,
+
+
 rule table_1:
     input:
         references=rules.references.output.references,
