@@ -35,6 +35,7 @@ from mlclipsim.compression.manifest import stale
 from mlclipsim.images import to_tensor
 from mlclipsim.pcmp.match import psnr_db
 from mlclipsim.spec import canonical
+from mlclipsim.workers import worker_processes
 
 __all__ = ["BASE", "ORIGINAL", "UNTRAINED", "Coder", "check_payload", "code", "coders"]
 
@@ -120,7 +121,7 @@ def code(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
             name: stack.enter_context(stream_table(outputs[name], f"rate_task_{name}"))
             for name in ("codes", "scores", "truth")
         }
-        results = joblib.Parallel(n_jobs=spec["threads"], return_as="generator")(jobs)
+        results = worker_processes(spec["threads"])(jobs)
         for tables in tqdm(results, total=len(jobs), desc="rate-task", unit="codec"):
             for name, table in tables.items():
                 append[name](table)

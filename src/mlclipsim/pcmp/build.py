@@ -19,6 +19,7 @@ from mlclipsim.pcmp.design import design
 from mlclipsim.pcmp.drops import Drops, drops_table
 from mlclipsim.pcmp.match import Curve, Unattainable, match_block
 from mlclipsim.randomness import generator
+from mlclipsim.workers import worker_processes
 
 __all__ = ["distort", "pair"]
 
@@ -44,7 +45,7 @@ def distort(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Pa
         seed,
     )
     drops: Drops = Counter()
-    workers = joblib.Parallel(n_jobs=spec["threads"], return_as="generator")
+    workers = worker_processes(spec["threads"])
     results = workers(
         joblib.delayed(_distort_chunk)(seed, settings, chunk)
         for chunk in _chunks(inputs["references"], blocks)
