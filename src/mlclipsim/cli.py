@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mlclipsim import plugins, steps
+from mlclipsim import lifeline, mishaps, plugins, steps
 from mlclipsim.usage import UsageError
 
 __all__ = ["main"]
@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _guarded(debug: bool, call: Any, arguments: Any) -> int:
     try:
+        lifeline.follow_run()
         code = int(call(arguments) or 0)
         sys.stdout.flush()  # while its errors are still ours to tell
         return code
@@ -54,8 +55,13 @@ def _guarded(debug: bool, call: Any, arguments: Any) -> int:
             error = RuntimeError(f"this needs {package}, which is not here; pip install 'mlclipsim[{extra}]'")
         wrong = isinstance(error, UsageError)
         text = str(error) if wrong else " ".join(str(error).split())  # a configuration's problems are a list
-        print(f"mlclipsim: {text or type(error).__name__}", file=sys.stderr)
-        if not wrong and not isinstance(error, ValueError | TypeError | RuntimeError | OSError):
+        mishap = mishaps.mishap(error)
+        print(f"mlclipsim: {mishap or text or type(error).__name__}", file=sys.stderr)
+        if (
+            not mishap
+            and not wrong
+            and not isinstance(error, ValueError | TypeError | RuntimeError | OSError)
+        ):
             print(f"mlclipsim: this is a {type(error).__name__}; --debug shows where", file=sys.stderr)
         return 2 if wrong else 1
 

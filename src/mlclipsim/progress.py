@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
+import signal
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -22,6 +24,8 @@ from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from mlclipsim.forecast import duration
+from mlclipsim.mishaps import killed, mishap
+from mlclipsim.preflight import from_the_future
 
 __all__ = ["LogHandler", "Stages", "sentence"]
 
@@ -99,18 +103,42 @@ class Stages:
         return self.expected.get(rule, _UNKNOWN_SECONDS)
 
 
-def sentence(log: Path) -> str:
-    """What a failed job says in its log: the command line's own words at its end, else its very last line."""
+def sentence(log: Path, ending: str = "") -> str:
+    """Why a job failed: the command line's own words at the end of its log, else what ended it from outside,
+    else its very last line.
+
+    Args:
+        ending: what Snakemake says of the command, which is whether a signal ended it.
+    """
     try:
-        lines = [
-            line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
-        ]
-    except OSError:
-        lines = []
+        with log.open("a+", encoding="utf-8", errors="replace") as stream:
+            stream.seek(0)
+            lines = [line for line in stream.read().splitlines() if line.strip()]
+            if not lines:
+                stream.write("\n")  # why this fails is why the job could say nothing
+    except OSError as error:
+        return mishap(error) or str(error)
     ours: list[str] = []
     while lines and lines[-1].startswith("mlclipsim: "):
         ours.insert(0, lines.pop().removeprefix("mlclipsim: "))
-    return "; ".join(ours) or (lines[-1].strip() if lines else "it ended without a word")
+    last = lines[-1].strip() if lines else ""
+    signalled = _signal(ending)
+    return (
+        "; ".join(ours)
+        or mishap(last)
+        or (killed(signalled) if signalled else "")
+        or last
+        or "it ended without a word"
+    )
+
+
+def _signal(ending: str) -> str:
+    """The name of the signal that ended a command, or the command that its shell waited for; else empty."""
+    if found := re.search(r"died with <Signals\.(\w+)", ending):
+        return found[1]
+    found = re.search(r"returned non-zero exit status (\d+)", ending)
+    number = int(found[1]) - 128 if found else 0  # as shells say it
+    return signal.Signals(number).name if number in set(signal.Signals) else ""
 
 
 class LogHandler(LogHandlerBase):
@@ -126,6 +154,7 @@ class LogHandler(LogHandlerBase):
         self.live = self.told and self.stream.isatty()
         self.stages = Stages()
         self.failed: dict[int, str] = {}
+        self._endings: list[str] = []  # of commands that failed, in Snakemake's words
         self._begun = self._shown = False
         self._now = 0.0
 
@@ -175,10 +204,11 @@ class LogHandler(LogHandlerBase):
             self._failure(given)
         elif event in (None, LogEvent.ERROR, LogEvent.SHELLCMD):
             text = record.getMessage()
-            # The exception of a failed command comes beside its JOB_ERROR; a record without text says None.
-            silent = text in ("", "None") or text.startswith(_CHATTER) or "CalledProcessError" in text
-            if not silent:
-                self._line(text)
+            # The exception of a failed command comes before its JOB_ERROR; a record without text says None.
+            if "CalledProcessError" in text:
+                self._endings.append(text)
+            elif text not in ("", "None") and not text.startswith(_CHATTER):
+                self._line(_in_a_sentence(text) if event == LogEvent.ERROR else text)
 
     def _finished(self, rule: str) -> None:
         stages = self.stages
@@ -198,7 +228,9 @@ class LogHandler(LogHandlerBase):
         self.failed[given["jobid"]] = rule = given["rule_name"]
         self.stages.running.pop(given["jobid"], None)
         logs = list(given["log"])
-        self._line(f"{rule} failed: {sentence(Path(logs[0])) if logs else 'it has no log'}")
+        # a command writes to its log, and so names it
+        ending = next((text for text in self._endings if logs and logs[0] in text), "")
+        self._line(f"{rule} failed: {sentence(Path(logs[0]), ending) if logs else 'it has no log'}")
         for log in logs:
             self._line(f"    log: {log}")
 
@@ -217,6 +249,20 @@ class LogHandler(LogHandlerBase):
     def _write(self, text: str, end: str) -> None:
         self.stream.write(("\r\033[K" if self._shown else "") + text + end)
         self.stream.flush()
+
+
+def _in_a_sentence(text: str) -> str:
+    """Snakemake's text of an error that is the machine's or another run's doing; others as they are."""
+    if found := re.match(r"PreflightError in file .*:\n(.*)", text):
+        return found[1]
+    if text.startswith("LockException"):
+        return (
+            "expected no other run that makes the same files in this folder, found one; wait for its end, or "
+            "use `make reproduce`, which unlocks where none is at work"
+        )
+    if found := re.search(r"than input (\S+) \(.*clock skew", text, re.DOTALL):
+        return from_the_future(Path(found[1]))
+    return mishap(text) or text
 
 
 def _jobs(number: int) -> str:
