@@ -33,7 +33,7 @@ shell.prefix("set -euo pipefail; exec 2>/dev/null; ")
 
 onstart:
     plan.require_files()
-    preflight.prepare(Path("results", plan.preset))
+    preflight.prepare(Path("results"), plan.preset)
     # No text, only for whoever shows the progress (src/mlclipsim/progress.py).
     logger.info(None, extra={"expected_seconds": forecast.seconds_per_job(plan)})
 

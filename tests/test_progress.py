@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -119,8 +120,14 @@ def test_a_job_that_was_ended_from_outside_says_by_what(tmp_path, log, ending, e
     assert sentence(tmp_path / "log.txt", ending).startswith(expected)
 
 
-def test_a_log_that_cannot_be_written_is_why_it_is_empty(tmp_path):
-    assert sentence(tmp_path).startswith("[Errno 21] Is a directory")
+def test_a_log_that_cannot_be_written_is_why_the_job_said_nothing(tmp_path, monkeypatch):
+    log = tmp_path / "log.txt"
+
+    def refuse(path, mode="r", **_):
+        raise OSError(30, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert sentence(log).startswith(f"{log}: expected a folder to write to, its file system is read-only")
 
 
 def test_the_signal_is_of_the_job_whose_log_the_command_names(run, tmp_path):

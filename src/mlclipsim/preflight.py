@@ -17,16 +17,17 @@ class PreflightError(RuntimeError):
     """The run would fail; the message is one sentence."""
 
 
-def prepare(folder: Path) -> None:
-    """Make the folder of a preset's results ready: remove what killed writers left in it.
+def prepare(results: Path, preset: str) -> None:
+    """Make the folder of a preset's results ready, and remove what killed writers left below ``results``.
 
     Raises:
         PreflightError: nothing can be written there, or a file is newer than now, so that all that is made
             from it would seem out of date.
     """
+    folder = results / preset
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        sweep(folder)
+        sweep(results)
         with temporary(folder / "room") as file:
             file.write_bytes(b"room")
     except OSError as error:

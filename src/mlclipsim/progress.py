@@ -111,13 +111,11 @@ def sentence(log: Path, ending: str = "") -> str:
         ending: what Snakemake says of the command, which is whether a signal ended it.
     """
     try:
-        with log.open("a+", encoding="utf-8", errors="replace") as stream:
-            stream.seek(0)
-            lines = [line for line in stream.read().splitlines() if line.strip()]
-            if not lines:
-                stream.write("\n")  # why this fails is why the job could say nothing
-    except OSError as error:
-        return mishap(error) or str(error)
+        lines = [
+            line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
+        ]
+    except OSError:
+        lines = []
     ours: list[str] = []
     while lines and lines[-1].startswith("mlclipsim: "):
         ours.insert(0, lines.pop().removeprefix("mlclipsim: "))
@@ -125,11 +123,22 @@ def sentence(log: Path, ending: str = "") -> str:
     signalled = _signal(ending)
     return (
         "; ".join(ours)
+        or _unwritable(log)
         or mishap(last)
         or (killed(signalled) if signalled else "")
         or last
         or "it ended without a word"
     )
+
+
+def _unwritable(log: Path) -> str:
+    """Why a job could say nothing in its log; empty: it could."""
+    try:
+        with log.open("a", encoding="utf-8") as stream:
+            stream.write("\n")
+    except OSError as error:
+        return mishap(error) or ""
+    return ""
 
 
 def _signal(ending: str) -> str:

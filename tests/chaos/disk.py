@@ -7,8 +7,10 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
-from .ground import Ground, sentences
+from .ground import Ground
 from .outcome import Outcome
 
 __all__ = ["faults"]
@@ -35,11 +37,7 @@ def _full(ground: Ground) -> Outcome:
             ground.restore(*_WITHOUT)
             used = shutil.disk_usage(ground.results).used // 1024
             _mount("-o", f"remount,size={used + room}k", str(ground.results))
-            done = ground.run()
-            problems = ground.refused(done)
-            row.seen = (sentences(done.said) or [""])[0]
-            _mount("-o", "remount,size=2g", str(ground.results))
-            row.note(problems + ground.completed())
+            ground.endure(row, lambda: _mount("-o", "remount,size=2g", str(ground.results)))
     return row
 
 
@@ -51,11 +49,7 @@ def _read_only(ground: Ground) -> Outcome:
             row.seen = f"not tried: {why_not}"
             return row
         _mount("-o", "remount,ro,bind", str(ground.results))
-        done = ground.run()
-        problems = ground.refused(done)
-        row.seen = (sentences(done.said) or [""])[0]
-        _mount("-o", "remount,rw,bind", str(ground.results))
-        row.note(problems + ground.completed())
+        ground.endure(row, lambda: _mount("-o", "remount,rw,bind", str(ground.results)))
     return row
 
 
@@ -70,15 +64,14 @@ def _forbidden(ground: Ground) -> Outcome:
         ground.restore("default/tables/*", "default/claims.json")
         folder = ground.results / ground.preset / name
         folders = [path for path in [folder, *folder.rglob("*")] if path.is_dir()]
-        for path in folders:
-            path.chmod(0o555)
-        done = ground.run(before=before)
-        for path in folders:
-            path.chmod(0o755)
-        problems = ground.refused(done)
-        row.seen = (sentences(done.said) or [""])[0]
-        row.note(problems + ground.completed())
+        _permit(folders, 0o555)
+        ground.endure(row, partial(_permit, folders, 0o755), before)
     return row
+
+
+def _permit(folders: list[Path], mode: int) -> None:
+    for folder in folders:
+        folder.chmod(mode)
 
 
 def _mount(*arguments: str) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from mlclipsim.report.tables.table_7 import MEASURED
 
 from ..workflow.check_results import repeatable
 from ..workflow.conftest import copy_project
+from .outcome import Outcome
 
 __all__ = ["Done", "Ground", "Run", "sentences"]
 
@@ -221,21 +222,20 @@ class Ground:
             if owner and not psutil.pid_exists(int(owner[1])):
                 yield name
 
-    def refused(self, done: Done) -> list[str]:
-        """What is wrong about a run that should have ended with one sentence, and nothing half-written."""
+    def endure(self, row: Outcome, mend: Callable[[], object], before: Sequence[str] = ()) -> None:
+        """Run with a fault: one sentence, nothing half-written; mend it, and the same command completes."""
+        done = self.run(before=before)
         told = sentences(done.said)
+        row.seen = told[0] if told else ""
         problems = [] if done.code else ["exit code 0"]
         if len(told) != 1:
             problems.append(f"{len(told)} sentences: {' / '.join(told)[:500]}")
-        return [*problems, *self.orphans(), *self.half_written()]
-
-    def completed(self) -> list[str]:
-        """What is wrong after the fault was removed and the same command given again."""
-        done = self.run()
-        problems = (
-            [f"then exit code {done.code}: {' / '.join(sentences(done.said))[:500]}"] if done.code else []
-        )
-        return [*problems, *self.orphans(), *self.incomplete()]
+        problems += [*self.orphans(), *self.half_written()]
+        mend()
+        again = self.run()
+        if again.code:
+            problems.append(f"then exit code {again.code}: {' / '.join(sentences(again.said))[:500]}")
+        row.note([*problems, *self.orphans(), *self.incomplete()])
 
 
 def sentences(said: str) -> list[str]:

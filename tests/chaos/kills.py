@@ -13,7 +13,7 @@ from .outcome import Outcome
 __all__ = ["VICTIMS", "campaign"]
 
 VICTIMS = ("Snakemake", "a job's shell", "a job's Python", "a worker process")
-_WAIT_S = 20.0  # for a process of the kind drawn; then it is any other's turn
+_WAIT_S = 10.0  # for a process of the kind drawn; then it is any other's turn
 
 
 def campaign(ground: Ground, kills: int, seed: int, latest_s: float) -> list[Outcome]:

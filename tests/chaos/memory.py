@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .ground import Ground, sentences
+from .ground import Ground
 from .outcome import Outcome
 
 __all__ = ["faults"]
@@ -51,10 +51,7 @@ def _refused_by_the_system(ground: Ground) -> Outcome:
 
 def _try(ground: Ground, row: Outcome, before: list[str]) -> None:
     ground.restore(*_WITHOUT)
-    done = ground.run(before=before)
-    problems = ground.refused(done)
-    row.seen = (sentences(done.said) or [""])[0]
-    row.note(problems + ground.completed())
+    ground.endure(row, lambda: None, before)
 
 
 @contextmanager

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
+from tqdm import tqdm
+
+from mlclipsim import archives
 from mlclipsim import download as downloads
 from mlclipsim.archives import unpack
 from mlclipsim.artifacts import ArtifactError
-from mlclipsim.download import Remote, download
+from mlclipsim.fetch import fetch
 
 from ..test_archives import as_tar, as_zip, contents
 from ..webserver import Behaviour, announcing, dropping, in_turn, redirecting, serving, stalling, whole
@@ -44,21 +50,33 @@ def _link(kind: bytes) -> Callable[[Path], Path]:
 
 
 _ARCHIVES: dict[str, tuple[str, Callable[[Path], Path]]] = {
-    "with ../ in a name (zip)": ("a.zip", lambda path: as_zip(path, {"good": b"x", "../evil": b"y"})),
-    "with ../ in a name (tar)": ("a.tar.gz", lambda path: as_tar(path, {"good": b"x", "a/../../evil": b"y"})),
-    "with an absolute path (zip)": (
+    "an archive with ../ in a name (zip)": (
+        "a.zip",
+        lambda path: as_zip(path, {"good": b"x", "../evil": b"y"}),
+    ),
+    "an archive with ../ in a name (tar)": (
+        "a.tar.gz",
+        lambda path: as_tar(path, {"good": b"x", "a/../../evil": b"y"}),
+    ),
+    "an archive with an absolute path (zip)": (
         "a.zip",
         lambda path: as_zip(path, {"good": b"x", str(path.parent / "evil"): b"y"}),
     ),
-    "with an absolute path (tar)": (
+    "an archive with an absolute path (tar)": (
         "a.tar.gz",
         lambda path: as_tar(path, {"good": b"x", str(path.parent / "evil"): b"y"}),
     ),
-    "with a symbolic link": ("a.tar.gz", _link(tarfile.SYMTYPE)),
-    "with a hard link": ("a.tar.gz", _link(tarfile.LNKTYPE)),
-    "with a device": ("a.tar.gz", _link(tarfile.CHRTYPE)),
-    "a bomb of 200 MB (zip)": ("a.zip", lambda path: as_zip(path, {"zeros": bytes(200_000_000)})),
-    "a bomb of 200 MB (tar)": ("a.tar.gz", lambda path: as_tar(path, {"zeros": bytes(200_000_000)})),
+    "an archive with a symbolic link": ("a.tar.gz", _link(tarfile.SYMTYPE)),
+    "an archive with a hard link": ("a.tar.gz", _link(tarfile.LNKTYPE)),
+    "an archive with a device": ("a.tar.gz", _link(tarfile.CHRTYPE)),
+    "an archive that is a bomb of 200 MB (zip)": (
+        "a.zip",
+        lambda path: as_zip(path, {"zeros": bytes(200_000_000)}),
+    ),
+    "an archive that is a bomb of 200 MB (tar)": (
+        "a.tar.gz",
+        lambda path: as_tar(path, {"zeros": bytes(200_000_000)}),
+    ),
 }
 
 
@@ -66,28 +84,29 @@ def faults() -> Iterator[Outcome]:
     for name, (content, behaviour) in _SERVERS.items():
         yield _download(f"a server that {name}", content, behaviour)
     for name, (file, make) in _ARCHIVES.items():
-        yield _unpack(f"an archive {name}", file, make)
+        yield _unpack(name, file, make)
 
 
 def _download(fault: str, content: bytes, behaviour: Behaviour) -> Outcome:
     """The file comes whole, or one sentence and no file; once the server behaves, it comes."""
     row = Outcome(fault)
     problems = []
-    patient = mock.patch.multiple(downloads, _PAUSE_S=0.0, _TIMEOUT_S=(10.0, 2.0))
-    environment = mock.patch.dict("os.environ", {"NO_PROXY": "127.0.0.1", "TQDM_DISABLE": "1"})
-    with serving() as web, tempfile.TemporaryDirectory() as folder, patient, environment:
+    with serving() as web, tempfile.TemporaryDirectory() as folder, _quiet(folder):
         url = web.put("/w.bin", content, behaviour)
-        remote = Remote((url,), hashlib.sha256(_CONTENT).hexdigest(), len(_CONTENT))
+        entry = {"weights": "assets:w.bin", "url": url, "sha256": hashlib.sha256(_CONTENT).hexdigest()}
+        if content is not _PAGE:  # where the size is known, that is what is found first
+            entry["bytes"] = len(_CONTENT)
         target = Path(folder) / "w.bin"
         try:
-            download(remote, target)
+            fetch("net", entry)
             row.seen = "nothing: the file comes whole"
         except ArtifactError as error:
             row.seen = _anonymous(error, folder, web.address)
             problems = ["a file of its name is there"] if target.exists() else []
         web.behaviours.clear()
         web.put("/w.bin", _CONTENT)
-        if download(remote, target).read_bytes() != _CONTENT:
+        fetch("net", entry)
+        if target.read_bytes() != _CONTENT:
             problems.append("other bytes in the end")
         if left := [path.name for path in Path(folder).iterdir() if path != target]:
             problems.append(f"left behind: {left}")
@@ -95,10 +114,20 @@ def _download(fault: str, content: bytes, behaviour: Behaviour) -> Outcome:
     return row
 
 
+@contextmanager
+def _quiet(assets: str) -> Iterator[None]:
+    """Downloads into a folder that wait for nobody, without bars."""
+    variables = {"NO_PROXY": "127.0.0.1", "MLCLIPSIM_ASSETS": assets}
+    hasty = {"_PAUSE_S": 0.0, "_TIMEOUT_S": (10.0, 2.0), "tqdm": partial(tqdm, disable=True)}
+    with mock.patch.dict("os.environ", variables), mock.patch.multiple(downloads, **hasty):
+        yield
+
+
 def _unpack(fault: str, file: str, make: Callable[[Path], Path]) -> Outcome:
     """One sentence, and not even the good files of it are there."""
     row = Outcome(fault)
-    with tempfile.TemporaryDirectory() as folder, mock.patch.dict("os.environ", {"TQDM_DISABLE": "1"}):
+    silent = mock.patch.object(archives, "tqdm", partial(tqdm, disable=True))
+    with tempfile.TemporaryDirectory() as folder, silent:
         archive = make(Path(folder) / file)
         problems = []
         try:
@@ -116,4 +145,4 @@ def _anonymous(error: ArtifactError, *places: str) -> str:
     text = str(error)
     for place in places:
         text = text.replace(f"{place}/", "")
-    return text
+    return re.sub(r"\b([0-9a-f]{8})[0-9a-f]{56}\b", r"\1...", text)

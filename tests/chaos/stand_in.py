@@ -6,7 +6,7 @@ from pathlib import Path
 
 __all__ = ["patch"]
 
-# Taken up by every Python of a run. `fit` wants more memory than the campaign leaves to it.
+# Taken up by every Python of a run. `predictions` wants more memory than the campaign leaves to it.
 _STEPS = """
 import sys
 
@@ -32,7 +32,7 @@ if "step" in sys.orig_argv:
                 sums = list(worker_processes(spec["threads"])(joblib.delayed(work)(p) for p in pieces))
             else:
                 sums = [work(piece) for piece in pieces]
-            if step == "fit":
+            if step == "predictions":
                 bytearray(b"x") * (2 << 30)
             for name, path in outputs.items():
                 given = {"name": name, "spec": spec, "inputs": sorted(inputs), "sums": sums}
