@@ -79,7 +79,7 @@ def _page(arguments: argparse.Namespace, outcomes: list[Outcome], table: str) ->
     survived = sum(row.survived for row in outcomes)
     steps = "stand-ins for the steps" if arguments.stand_ins else "real steps"
     how = (
-        f"preset `{arguments.preset}`, {steps}, seed {arguments.seed}: {survived} of {tried} tries survived."
+        f"Preset `{arguments.preset}`, {steps}, seed {arguments.seed}: {survived} of {tried} tries survived."
     )
     return _PAGE.read_text(encoding="utf-8").replace("{how}", how).replace("{table}", table.rstrip("\n"))
 

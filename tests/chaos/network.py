@@ -101,7 +101,7 @@ def _download(fault: str, content: bytes, behaviour: Behaviour) -> Outcome:
             fetch("net", entry)
             row.seen = "nothing: the file comes whole"
         except ArtifactError as error:
-            row.seen = _anonymous(error, folder, web.address)
+            row.seen = _anonymous(error, {folder: "assets", web.address: "http://..."})
             problems = ["a file of its name is there"] if target.exists() else []
         web.behaviours.clear()
         web.put("/w.bin", _CONTENT)
@@ -134,15 +134,16 @@ def _unpack(fault: str, file: str, make: Callable[[Path], Path]) -> Outcome:
             unpack(archive, Path(folder) / "out")
             problems = ["it was unpacked"]
         except ArtifactError as error:
-            row.seen = _anonymous(error, folder)
+            row.seen = _anonymous(error, {folder: "assets"})
         if list(contents(Path(folder))) != [file]:
             problems.append(f"files: {list(contents(Path(folder)))}")
     row.note(problems)
     return row
 
 
-def _anonymous(error: ArtifactError, *places: str) -> str:
+def _anonymous(error: ArtifactError, names: dict[str, str]) -> str:
+    """Its text, without what differs from one campaign to the next."""
     text = str(error)
-    for place in places:
-        text = text.replace(f"{place}/", "")
+    for place, name in names.items():
+        text = text.replace(place, name)
     return re.sub(r"\b([0-9a-f]{8})[0-9a-f]{56}\b", r"\1...", text)
