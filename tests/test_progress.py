@@ -154,6 +154,12 @@ def test_the_signal_is_of_the_job_whose_log_the_command_names(run, tmp_path):
             "expected no other run that makes",
         ),
         (
+            'ProtectedOutputException in rule table_1 in file "/x/report.smk", line 4:\n'
+            "Write-protected output files for rule table_1:\n    output: a.csv, b.json\n"
+            "    affected files:\n        b.json\n        c.json",
+            "b.json: expected a result that may be made anew, it is write-protected",
+        ),
+        (
             'PreflightError in file "/x/Snakefile", line 36:\nexpected a\n  File "/x/Snakefile", line 3',
             "expected a",
         ),

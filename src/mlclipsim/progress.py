@@ -269,6 +269,11 @@ def _in_a_sentence(text: str) -> str:
             "expected no other run that makes the same files in this folder, found one; wait for its end, or "
             "use `make reproduce`, which unlocks where none is at work"
         )
+    if found := re.match(r"ProtectedOutputException.*affected files:\s+(\S+)", text, re.DOTALL):
+        return (
+            f"{found[1]}: expected a result that may be made anew, it is write-protected, or its file system "
+            "is read-only; change that, and run the same command again"
+        )
     if found := re.search(r"than input (\S+) \(.*clock skew", text, re.DOTALL):
         return from_the_future(Path(found[1]))
     return mishap(text) or text

@@ -226,7 +226,7 @@ class Ground:
         """Run with a fault: one sentence, nothing half-written; mend it, and the same command completes."""
         done = self.run(before=before)
         told = sentences(done.said)
-        row.seen = told[0] if told else ""
+        row.seen = row.seen or (told[0] if told else "")
         problems = [] if done.code else ["exit code 0"]
         if len(told) != 1:
             problems.append(f"{len(told)} sentences: {' / '.join(told)[:500]}")
