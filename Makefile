@@ -43,8 +43,8 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 	@echo "== setup: done"
 
-# One at a time: this lock ends with whoever holds it, while Snakemake's own stay behind a killed run. The shell
-# would say at length which command was killed, so it is silent then, and removes what a killed one left in /tmp.
+# One at a time: this lock ends with whoever holds it, while Snakemake's own stay behind a killed run. Temporary files
+# lie where this or the next run removes them. The shell would say at length which command was killed: it is silent.
 reproduce: $(READY)  ## all tables and figures (PRESET=embedded, CORES=all, TARGETS=table_1); resumes a stopped run
 	@mkdir -p .snakemake; exec 9>.snakemake/reproduce.lock; \
 	flock --nonblock 9 || { echo "make: expected no other run in this folder, found one;" \
@@ -55,7 +55,8 @@ reproduce: $(READY)  ## all tables and figures (PRESET=embedded, CORES=all, TARG
 	  echo "== reproduce: an earlier run was stopped, going on from there"; \
 	  $(SNAKEMAKE) --unlock --quiet all --config preset=$(PRESET); fi; \
 	echo "== reproduce: preset $(PRESET); jobs' logs lie in results/$(PRESET)/*/logs and beside the shared results"; \
-	TMPDIR=$$(mktemp -d); export TMPDIR; trap 'rm -rf "$$TMPDIR"' EXIT; exec 8>&2 2>/dev/null; \
+	export TMPDIR="$(CURDIR)/.snakemake/tmp"; rm -rf "$$TMPDIR"; mkdir "$$TMPDIR"; trap 'rm -rf "$$TMPDIR"' EXIT; \
+	exec 8>&2 2>/dev/null; \
 	$(SNAKEMAKE) $(TARGETS) --cores $(CORES) --rerun-incomplete --config preset=$(PRESET) 2>&8 || { code=$$?; \
 	  if ((code > 128)); then echo "make: the run was killed (signal $$((code - 128)));" \
 	    "run the same command again, which goes on from there" >&8; fi; exit $$code; }; \

@@ -204,7 +204,9 @@ class Ground:
         there = _digests(self.results)
         left = [path for path in self.results.rglob("*") if path.name.endswith(".partial")]
         left += [
-            path for name in ("locks", "incomplete") for path in (self.root / ".snakemake" / name).glob("*")
+            path
+            for name in ("locks", "incomplete", "tmp")
+            for path in (self.root / ".snakemake" / name).glob("*")
         ]
         left += self.temporary.iterdir()
         left += [Path("/dev/shm") / name for name in self._waste_in_memory()]
