@@ -22,9 +22,8 @@ _ERRNO = re.compile(r"\[Errno (\d+)\] [^:]*(?:: '([^']*)')?")
 _NO_MEMORY = (
     "can't allocate memory",
     "cannot allocate memory",
-    "out of memory",
     "bad_alloc",
-    "failed to map",
+    "failed to map segment",
 )
 _WORKERS = re.compile(r"exit codes of the workers are \{(\w+)")
 
