@@ -18,7 +18,7 @@ BIN    := .venv/bin
 READY  := .venv/.ready$(if $(SLURM),-slurm)
 SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake
 
-.PHONY: help reproduce setup test test-quick chaos check-results bench bench-metric docs lock lint clean
+.PHONY: help reproduce setup test test-quick chaos check-results bench bench-scale bench-metric docs lock lint clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ check-results: reproduce  ## regenerate and compare with docs/reference/<preset>
 
 bench: $(READY)  ## time and size of a clean run, overhead of the workflow, time when there is nothing to do
 	@$(BIN)/python tests/workflow/bench.py --preset $(PRESET)
+
+bench-scale: $(READY)  ## processor time and memory of each step with 1, 4 and 16 times the data
+	@$(BIN)/python tests/workflow/bench_scale.py
 
 bench-metric: $(READY)  ## cost of the metric beside its bare encoder and beside LPIPS, DISTS, MS-SSIM, VIF
 	@$(BIN)/python tests/bench_metric.py

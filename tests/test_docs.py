@@ -8,6 +8,9 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
+
+from mlclipsim import forecast, spec
 
 ROOT = Path(__file__).parents[1]
 # compressai imports pytorch_msssim, which compiles a function with torch.jit.
@@ -34,3 +37,12 @@ def test_doctests(module: str) -> None:
     result = doctest.testmod(importlib.import_module(module.removesuffix(".__init__")))
     assert result.attempted
     assert not result.failed
+
+
+def test_the_config_for_own_photographs_can_be_planned() -> None:
+    page = (ROOT / "docs/photographs.md").read_text(encoding="utf-8")
+    config = yaml.safe_load(page.split('```yaml title="mine.yaml"\n')[1].split("```")[0])
+    plan = spec.load(config, planning=True)
+    assert plan.run == "mine"
+    assert str(plan.entry("datasets", "mine")["path"]) == "/data/photographs"
+    assert forecast.forecast(plan, cores=2).seconds > 0

@@ -74,6 +74,13 @@ def test_only_what_a_result_was_made_from_counts(recorded_run):
     assert verify(recorded_run.parent / "shared").problems == []
 
 
+def test_a_run_is_not_whole_before_all_its_tables_are_made(recorded_run):
+    assert "table_2" not in verify(recorded_run).unmade
+    assert {"claims", "table_1", "figure_4", "table_trials"} <= set(verify(recorded_run).unmade)
+    assert verify(recorded_run / "tables/table_2.csv").unmade == []
+    assert verify(recorded_run.parent / "shared").unmade == []
+
+
 def test_inputs_without_a_record_are_listed(recorded_run):
     (recorded_run.parent / "shared/references-0/provenance/references.json").unlink()
     verdict = verify(recorded_run)
@@ -88,5 +95,7 @@ def test_the_command_line(recorded_run, capsys, touched, code):
     assert cli.main(["verify", str(recorded_run)]) == code
     out, err = capsys.readouterr()
     state = "1 problem" if touched else "sound"
-    assert out == f"results/tiny/default: {state} (4 files of 3 steps)\n"
+    first, second = out.splitlines()
+    assert first == f"results/tiny/default: {state} (4 files of 3 steps)"
+    assert second.startswith("incomplete: not made yet, or not on record: claims, table_1, table_3, ")
     assert ("was touched" in err) == touched

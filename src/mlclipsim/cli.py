@@ -558,6 +558,8 @@ def _verify(arguments: argparse.Namespace) -> int:
         number = len(verdict.problems)
         state = f"{number} problem{'s' * (number > 1)}" if number else "sound"
         print(f"{path}: {state} ({verdict.n_files} files of {verdict.n_records} steps)")
+        if verdict.unmade:
+            print(f"incomplete: not made yet, or not on record: {', '.join(verdict.unmade)}")
         if verdict.unrecorded:
             names = ", ".join(verdict.unrecorded[:3]) + (" ..." if len(verdict.unrecorded) > 3 else "")
             print(f"no record says what made {len(verdict.unrecorded)} of their inputs: {names}")

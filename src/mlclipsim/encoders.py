@@ -463,7 +463,8 @@ def _packaged_weights(name: str) -> tuple[Path, str]:
 
 
 def _unknown(name: str) -> str:
-    packaged = sorted(path.stem for path in (PACKAGED / "models").glob("*.json"))
-    near = difflib.get_close_matches(name, [*packaged, *open_clip.list_models()], n=3, cutoff=0.5)
+    models = sorted(path.stem for path in (PACKAGED / "models").glob("*.json"))
+    packaged = [name for name in models if (PACKAGED / "weights" / f"{name}.safetensors").is_file()]
+    near = difflib.get_close_matches(name, [*models, *open_clip.list_models()], n=3, cutoff=0.5)
     offer = f"did you mean {', '.join(near)}?" if near else "see open_clip.list_models()"
     return f"unknown encoder '{name}'; {offer} Packaged: {', '.join(packaged) or 'none'}"

@@ -62,8 +62,12 @@ def by_hand(entry: Entry) -> list[str]:
     if "library" in entry and "points" not in entry:
         return [str(entry["needs"])]
     settings = [*entry.get("points", {}).values(), entry]
-    places = [one.get("weights") or one.get("checkpoint") for one in settings]
-    return [f"put the file at {locate(place)}" for place in places if place]
+    files = [(one.get("weights") or one.get("checkpoint"), one.get("sha256")) for one in settings]
+    return [
+        f"put the file{f' of sha256 {sha256}' if sha256 else ''} at {locate(place)}"
+        for place, sha256 in files
+        if place
+    ]
 
 
 def _folders(entry: Entry) -> list[Path]:

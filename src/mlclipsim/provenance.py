@@ -12,6 +12,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import resource
 import subprocess
 import sys
 import time
@@ -148,11 +149,21 @@ def collect(
         "measured": {
             "started_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
             "seconds": round(time.time() - started, 3),
+            **_resources(),
             "platform": platform.platform(),
             "machine": platform.machine(),
             "processor": processor,
             "cpus": os.cpu_count(),
         },
+    }
+
+
+def _resources() -> dict[str, float]:
+    """What the process and its children have used so far: processor time, and memory of the largest."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return {
+        "cpu_seconds": round(sum(part.ru_utime + part.ru_stime for part in used), 3),
+        "peak_mib": round(max(part.ru_maxrss for part in used) / 1024),
     }
 
 

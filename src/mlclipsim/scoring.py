@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from tqdm import tqdm
 
 from mlclipsim import encoders, heatmap
 from mlclipsim.atomic import atomic
+from mlclipsim.devices import Pieces, own_device
 from mlclipsim.images import ImageError, read_image, to_tensor
 from mlclipsim.metric import Encoded, MLCLIPSim, SizePolicy
 from mlclipsim.pairing import Pair
@@ -65,7 +67,7 @@ def load_metric(
         ValueError, WeightsError: as :class:`mlclipsim.metric.MLCLIPSim`; also a device that is not there.
     """
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = str(own_device())
     elif device == "cuda" and not torch.cuda.is_available():
         raise ValueError("expected a CUDA device for --device cuda, found none; use --device auto or cpu")
     name = encoder or encoders.DEFAULT_MODEL
@@ -93,6 +95,7 @@ def score_pairs(
     shared: Encoded | None = None
     if len(pairs) > 1 and len({pair.reference for pair in pairs}) == 1:
         shared = metric.encode(_batch(metric, [read_image(pairs[0].reference)]))
+    pieces: defaultdict[tuple[int, ...], Pieces] = defaultdict(Pieces)  # by size of image
     for window in _windows(pairs, WINDOW_BATCHES * batch_size):
         outcomes: dict[Pair, Outcome] = {}
         sizes: dict[tuple[int, ...], list[_Loaded]] = {}
@@ -101,11 +104,13 @@ def score_pairs(
                 outcomes[item.pair] = item
             else:
                 sizes.setdefault(item.distorted.shape, []).append(item)
-        for (height, width, _), items in sizes.items():
-            step = max(1, min(batch_size, BATCH_PIXELS // (height * width)))
+        for shape, items in sizes.items():
+            step = max(1, min(batch_size, BATCH_PIXELS // (shape[0] * shape[1])))
             for start in range(0, len(items), step):
-                for outcome in _measure(metric, items[start : start + step], shared, maps):
-                    outcomes[outcome.pair] = outcome
+                measured = pieces[shape].map(
+                    lambda batch: _measure(metric, batch, shared, maps), items[start : start + step]
+                )
+                outcomes |= {outcome.pair: outcome for piece in measured for outcome in piece}
         yield from (outcomes[item.pair] for item in window)
 
 
@@ -155,26 +160,16 @@ def _measure(
     """Score pairs of one size, against their references or the ``shared`` one, and draw their maps."""
     try:
         similarities, drawn = _compare(metric, batch, shared, maps is not None)
-    except torch.OutOfMemoryError:
-        if len(batch) == 1:
-            raise
     except ValueError as error:  # this size of image does not fit the size policy
         return [Outcome(item.pair, problem=f"{item.pair.distorted}: {error}") for item in batch]
-    else:
-        scores = (
-            similarities @ similarities.new_tensor(list(metric.weights.values()))
-        ).tolist()  # sum w_l s_l
-        if maps is not None and drawn is not None:
-            for item, score, similarity in zip(batch, scores, drawn, strict=True):
-                heatmap.write(maps / f"{item.pair.name}.png", item.distorted, similarity, score)
-        return [
-            Outcome(item.pair, score, dict(zip(metric.names, row.tolist(), strict=True)))
-            for item, score, row in zip(batch, scores, similarities, strict=True)
-        ]
-    # Out of memory: halves, only here, where the error no longer holds what filled it.
-    half = len(batch) // 2
-    first, second = (_measure(metric, part, shared, maps) for part in (batch[:half], batch[half:]))
-    return first + second
+    scores = (similarities @ similarities.new_tensor(list(metric.weights.values()))).tolist()  # sum w_l s_l
+    if maps is not None and drawn is not None:
+        for item, score, similarity in zip(batch, scores, drawn, strict=True):
+            heatmap.write(maps / f"{item.pair.name}.png", item.distorted, similarity, score)
+    return [
+        Outcome(item.pair, score, dict(zip(metric.names, row.tolist(), strict=True)))
+        for item, score, row in zip(batch, scores, similarities, strict=True)
+    ]
 
 
 def _compare(

@@ -12,6 +12,7 @@ from mlclipsim import provenance
 from mlclipsim.artifacts import sha256_of
 from mlclipsim.places import locate
 from mlclipsim.provenance import Record
+from mlclipsim.steps import STEPS
 
 __all__ = ["Verdict", "verify"]
 
@@ -26,12 +27,14 @@ class Verdict(NamedTuple):
         n_files: how many files were hashed.
         n_records: how many steps made them.
         unrecorded: files that a step read, and of which nothing says what made them.
+        unmade: of a run's folder, the tables, figures and claims that it does not hold.
     """
 
     problems: list[str]
     n_files: int
     n_records: int
     unrecorded: list[str]
+    unmade: list[str]
 
 
 def verify(path: Path) -> Verdict:
@@ -55,7 +58,16 @@ def verify(path: Path) -> Verdict:
         }
         found = (_touched(record, base, current), _stale(record, now), _networks(record, current))
         problems |= dict.fromkeys(chain(*found))
-    return Verdict(list(problems), current.cache_info().currsize, len(records), sorted(unrecorded))
+    return Verdict(
+        list(problems), current.cache_info().currsize, len(records), sorted(unrecorded), _unmade(path)
+    )
+
+
+def _unmade(path: Path) -> list[str]:
+    if path.name == "shared" or not (path.parent / "shared").is_dir():
+        return []  # not a run
+    documents = [name for name, step in STEPS.items() if step.report]
+    return [name for name in documents if not (path / "provenance" / f"{name}.json").is_file()]
 
 
 def _touched(record: Record, base: Path, current: Hash) -> Iterator[str]:
