@@ -55,13 +55,9 @@ def _guarded(debug: bool, call: Any, arguments: Any) -> int:
             error = RuntimeError(f"this needs {package}, which is not here; pip install 'mlclipsim[{extra}]'")
         wrong = isinstance(error, UsageError)
         text = str(error) if wrong else " ".join(str(error).split())  # a configuration's problems are a list
-        mishap = mishaps.mishap(error)
+        mishap = None if wrong else mishaps.mishap(error)
         print(f"mlclipsim: {mishap or text or type(error).__name__}", file=sys.stderr)
-        if (
-            not mishap
-            and not wrong
-            and not isinstance(error, ValueError | TypeError | RuntimeError | OSError)
-        ):
+        if not (mishap or wrong or isinstance(error, ValueError | TypeError | RuntimeError | OSError)):
             print(f"mlclipsim: this is a {type(error).__name__}; --debug shows where", file=sys.stderr)
         return 2 if wrong else 1
 
