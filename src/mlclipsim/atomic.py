@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 import tempfile
@@ -46,17 +45,21 @@ def atomic(path: Path | str) -> Iterator[Path]:
 def temporary(path: Path | str) -> Iterator[Path]:
     """Yield an empty file beside ``path``, gone afterwards; locked, so that :func:`sweep` leaves it."""
     path = Path(path)
+    handle: int | None
     while True:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_SUFFIX)
-        _lock(handle)
-        if os.path.exists(name):  # else swept before it was locked
+        if not _lock(handle):  # so that nobody sweeps it either
+            os.close(handle)
+            handle = None
+        if handle is None or os.path.exists(name):
             break
-        os.close(handle)
+        os.close(handle)  # swept before it was locked
     try:
         yield Path(name)
     finally:
+        if handle is not None:
+            os.close(handle)
         Path(name).unlink(missing_ok=True)
-        os.close(handle)
 
 
 def sweep(folder: Path) -> int:
@@ -84,9 +87,11 @@ def _is_full(error: Exception, folder: Path) -> bool:
 
 
 def _lock(handle: int, *, wait: bool = True) -> bool:
-    """Whether the file is ours alone; on file systems without locks it never is."""
+    """Whether the file is ours alone; on file systems, and other systems, without locks it never is."""
     try:
+        import fcntl
+
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError:
+    except (ImportError, OSError):
         return False
     return True
