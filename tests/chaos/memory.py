@@ -14,13 +14,7 @@ from .outcome import Outcome
 __all__ = ["faults"]
 
 _CGROUPS = Path("/sys/fs/cgroup")
-_WITHOUT = (
-    "default/models",
-    "default/scores",
-    "default/tables",
-    "default/claims.json",
-    "shared/predictions-*",
-)
+_WITHOUT = ("default/tables", "default/claims.json", "shared/predictions-*", "shared/votes-*")
 _GROUP_MIB = 400  # for Snakemake and its jobs together: Snakemake alone fits, networks do not
 _ADDRESSES_MIB = 2048  # of any one process: as much as Snakemake needs, too little for torch
 
