@@ -12,6 +12,7 @@ endif
 
 PRESET ?= embedded
 CORES  ?= all
+TARGETS ?= all
 TESTS  ?= tests
 BIN    := .venv/bin
 READY  := .venv/.ready$(if $(SLURM),-slurm)
@@ -20,7 +21,8 @@ SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake
 # What else is configured of the run through SLURM: make test-slurm SLURM_CONFIG=encoder=scene-clip-resnet
 SLURM_CONFIG ?=
 
-.PHONY: help reproduce setup test test-quick test-slurm check-results bench bench-scale bench-metric docs lock lint clean
+.PHONY: help reproduce setup test test-quick test-slurm chaos check-results bench bench-scale bench-metric docs lock lint \
+  clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,13 +48,24 @@ $(READY): requirements.lock pyproject.toml
 	@rm -f .venv/.ready .venv/.ready-slurm && touch $@
 	@echo "== setup: done"
 
-reproduce: $(READY)  ## all tables and figures (PRESET=embedded, CORES=all); resumes a stopped run
-	@if compgen -G ".snakemake/locks/*" >/dev/null && ! pgrep -f "$(CURDIR)/$(BIN)/snakemake" >/dev/null; then \
+# One at a time: this lock ends with whoever holds it, while Snakemake's own stay behind a killed run. Temporary files
+# lie where this or the next run removes them. The shell would say at length which command was killed: it is silent.
+reproduce: $(READY)  ## all tables and figures (PRESET=embedded, CORES=all, TARGETS=table_1); resumes a stopped run
+	@mkdir -p .snakemake; exec 9>.snakemake/reproduce.lock; \
+	flock --nonblock 9 || { echo "make: expected no other run in this folder, found one;" \
+	  "wait for its end, or stop it and run the same command again" >&2; exit 1; }; \
+	at_work=""; for process in $$(pgrep -f '^[^ ]*python[0-9.]* (-m )?[^ ]*snakemake( |$$)' || true); do \
+	  if [ "/proc/$$process/cwd" -ef . ]; then at_work=1; fi; done; \
+	if compgen -G ".snakemake/locks/*" >/dev/null && [ -z "$$at_work" ]; then \
 	  echo "== reproduce: an earlier run was stopped, going on from there"; \
-	  $(SNAKEMAKE) --unlock --quiet all --config preset=$(PRESET); fi
-	@echo "== reproduce: preset $(PRESET); jobs' logs lie in results/$(PRESET)/*/logs and beside the shared results"
-	@$(SNAKEMAKE) --cores $(CORES) --rerun-incomplete --config preset=$(PRESET)
-	@echo "== reproduce: done: results/$(PRESET)/default/{tables,figures}"
+	  $(SNAKEMAKE) --unlock --quiet all --config preset=$(PRESET); fi; \
+	echo "== reproduce: preset $(PRESET); jobs' logs lie in results/$(PRESET)/*/logs and beside the shared results"; \
+	export TMPDIR="$(CURDIR)/.snakemake/tmp"; rm -rf "$$TMPDIR"; mkdir "$$TMPDIR"; trap 'rm -rf "$$TMPDIR"' EXIT; \
+	exec 8>&2 2>/dev/null; \
+	$(SNAKEMAKE) $(TARGETS) --cores $(CORES) --rerun-incomplete --config preset=$(PRESET) 2>&8 || { code=$$?; \
+	  if ((code > 128)); then echo "make: the run was killed (signal $$((code - 128)));" \
+	    "run the same command again, which goes on from there" >&8; fi; exit $$code; }; \
+	echo "== reproduce: done: results/$(PRESET)/default/{tables,figures}"
 
 test: $(READY)  ## all tests (TESTS=path for some)
 	@$(BIN)/python -m pytest $(TESTS)
@@ -69,6 +82,9 @@ test-slurm:  ## the workflow through a real SLURM that loses jobs and nodes (as 
 	  apt-get update -qq; \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null; fi; \
 	python tests/slurm/check_run.py --config preset=ci $(SLURM_CONFIG)
+
+chaos: $(READY)  ## a campaign of faults, an hour; writes docs/faults.md (ARGUMENTS="--only disk" for some)
+	@$(BIN)/python -m tests.chaos --output docs/faults.md $(ARGUMENTS)
 
 check-results: reproduce  ## regenerate and compare with docs/reference/<preset>
 	@$(BIN)/python tests/workflow/check_results.py --preset $(PRESET)

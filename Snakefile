@@ -14,7 +14,7 @@ from snakemake.utils import min_version
 min_version("9.10")
 
 try:
-    from mlclipsim import forecast, shards, spec, steps
+    from mlclipsim import forecast, preflight, shards, spec, steps
 except ImportError:
     raise WorkflowError(
         "the package is not installed here; run `make reproduce`, or snakemake of its environment"
@@ -29,6 +29,8 @@ except spec.ConfigError as error:
 
 config = plan.config
 spec.export_environment(plan)
+# A shell says at length which command of its was killed; src/mlclipsim/progress.py says so in a sentence.
+shell.prefix("set -euo pipefail; exec 2>/dev/null; ")
 
 
 onstart:
@@ -36,6 +38,7 @@ onstart:
         plan.require_files()
     except spec.ConfigError as error:
         sys.exit(f"snakemake: {error}")
+    preflight.prepare(Path("results"), plan.preset)
     # No text, only for whoever shows the progress (src/mlclipsim/progress.py).
     logger.info(None, extra={"expected_seconds": forecast.seconds_per_job(plan)})
 

@@ -131,6 +131,23 @@ def test_failing_step_exits_with_1_and_debug_shows_the_traceback(monkeypatch, ca
         cli.main(["--debug", "step", "fit", "--spec", "{}"])
 
 
+def test_a_step_without_memory_says_so_in_one_sentence(monkeypatch, capsys, recorded):
+    def fail(spec, inputs, outputs):
+        raise MemoryError("Unable to allocate 3.00 GiB for an array")
+
+    monkeypatch.setattr(steps, "function", lambda name: fail)
+    assert cli.main(["step", "fit", "--spec", "{}"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("mlclipsim: expected enough memory, there was none left")
+
+
+def test_a_job_of_a_run_that_has_ended_does_nothing(monkeypatch, capsys, recorded, tmp_path):
+    monkeypatch.setenv("MLCLIPSIM_RUN", str(2**22 + 1))
+    assert cli.main(["step", "fit", "--spec", "{}", "--output", f"weights={tmp_path / 'w'}"]) == 1
+    assert "which has ended; start it again" in capsys.readouterr().err
+    assert not recorded
+
+
 def test_config_prints_what_the_layers_make(capsys):
     import yaml
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -90,6 +91,90 @@ def test_the_sentence_of_a_failed_job(tmp_path, text, expected):
     if text is not None:
         (tmp_path / "log.txt").write_text(text)
     assert sentence(tmp_path / "log.txt") == expected
+
+
+@pytest.mark.parametrize(
+    ("log", "ending", "expected"),
+    [
+        (
+            "distort: 0 of 30",
+            "Command '...' returned non-zero exit status 137.",
+            "its process was killed (SIGKILL)",
+        ),
+        (
+            "distort: 0 of 30",
+            "Command '...' died with <Signals.SIGKILL: 9>.",
+            "its process was killed (SIGKILL)",
+        ),
+        ("distort: 0 of 30", "Command '...' returned non-zero exit status 1.", "distort: 0 of 30"),
+        (
+            "what():  std::bad_alloc",
+            "Command '...' returned non-zero exit status 134.",
+            "expected enough memory",
+        ),
+        ("mlclipsim: expected a", "Command '...' returned non-zero exit status 137.", "expected a"),
+    ],
+)
+def test_a_job_that_was_ended_from_outside_says_by_what(tmp_path, log, ending, expected):
+    (tmp_path / "log.txt").write_text(log)
+    assert sentence(tmp_path / "log.txt", ending).startswith(expected)
+
+
+def test_a_log_that_cannot_be_written_is_why_the_job_said_nothing(tmp_path, monkeypatch):
+    log = tmp_path / "log.txt"
+
+    def refuse(path, mode="r", **_):
+        raise OSError(30, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert sentence(log).startswith(f"{log}: expected a folder to write to, its file system is read-only")
+
+
+def test_the_signal_is_of_the_job_whose_log_the_command_names(run, tmp_path):
+    made = run()
+    begin(made, votes=1, fit=1)
+    for job, rule in enumerate(("votes", "fit")):
+        start(made, job, rule, 0.0)
+        (tmp_path / f"{rule}.txt").write_text(f"{rule}: on its way")
+    for rule, status in (("votes", 137), ("fit", 1)):
+        command = f"Command 'python > {tmp_path}/{rule}.txt' returned non-zero exit status {status}."
+        made.tell(LogEvent.ERROR, 1.0, msg=f"RuleException:\nCalledProcessError in file x:\n{command}")
+    for job, rule in enumerate(("votes", "fit")):
+        fail(made, job, rule, tmp_path / f"{rule}.txt")
+    said = [line for line in made.said() if "failed:" in line]
+    assert said[0].startswith("votes failed: its process was killed (SIGKILL), as the system does")
+    assert said[1:] == ["fit failed: fit: on its way"]
+
+
+@pytest.mark.parametrize(
+    ("text", "start"),
+    [
+        (
+            "LockException:\nError: Directory cannot be locked. Please make",
+            "expected no other run that makes",
+        ),
+        (
+            'ProtectedOutputException in rule table_1 in file "/x/report.smk", line 4:\n'
+            "Write-protected output files for rule table_1:\n    output: a.csv, b.json\n"
+            "    affected files:\n        b.json\n        c.json",
+            "b.json: expected a result that may be made anew, it is write-protected",
+        ),
+        (
+            'PreflightError in file "/x/Snakefile", line 36:\nexpected a\n  File "/x/Snakefile", line 3',
+            "expected a",
+        ),
+        (
+            "OSError in file x: [Errno 30] Read-only file system: 'results/a'",
+            "results/a: expected a folder to",
+        ),
+    ],
+)
+def test_errors_that_are_the_machines_are_one_sentence(run, text, start):
+    made = run()
+    made.tell(LogEvent.ERROR, msg=text)
+    (line,) = made.said()
+    assert line.startswith(start)
+    assert "File" not in line
 
 
 def test_a_line_per_stage(run):

@@ -52,6 +52,7 @@ from mlclipsim.datasets.references import StoredReferences
 from mlclipsim.images import decode_image, resize, to_tensor
 from mlclipsim.machines import load
 from mlclipsim.shards import WHOLE, Shard
+from mlclipsim.workers import worker_processes
 
 __all__ = ["FIVE_SCALES_MIN_SIDE", "Metric", "build", "lacks", "score"]
 
@@ -319,7 +320,7 @@ def _score_all(
     workers: int,
     wanted: Collection[str],
 ) -> pd.DataFrame:
-    results = joblib.Parallel(n_jobs=workers, return_as="generator")(
+    results = worker_processes(workers)(
         joblib.delayed(_score_chunk)(metrics, batch_size, chunk) for chunk in _chunks(inputs, groups, wanted)
     )
     parts = []

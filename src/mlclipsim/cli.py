@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlclipsim import plugins, steps
+from mlclipsim import lifeline, mishaps, plugins, steps
 from mlclipsim.shards import Shard
 from mlclipsim.usage import Parser, UsageError
 
@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _guarded(debug: bool, call: Any, arguments: Any) -> int:
     try:
+        lifeline.follow_run()
         code = int(call(arguments) or 0)
         sys.stdout.flush()  # while its errors are still ours to tell
         return code
@@ -58,8 +59,9 @@ def _guarded(debug: bool, call: Any, arguments: Any) -> int:
         text = str(error) if wrong else " ".join(str(error).split())  # a configuration's problems are a list
         if isinstance(error, OSError) and error.filename is not None and text.startswith("[Errno"):
             text = f"{str(error.filename)[:200]}: {error.strerror}; check that path"
-        print(f"mlclipsim: {text or type(error).__name__}", file=sys.stderr)
-        if not wrong and not isinstance(error, ValueError | TypeError | RuntimeError | OSError):
+        mishap = None if wrong else mishaps.mishap(error)
+        print(f"mlclipsim: {mishap or text or type(error).__name__}", file=sys.stderr)
+        if not (mishap or wrong or isinstance(error, ValueError | TypeError | RuntimeError | OSError)):
             print(f"mlclipsim: this is a {type(error).__name__}; --debug shows where", file=sys.stderr)
         return 2 if wrong else 1
 

@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import shutil
+import signal
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -25,6 +26,8 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 from mlclipsim import steps
 from mlclipsim.forecast import duration
+from mlclipsim.mishaps import killed, mishap
+from mlclipsim.preflight import from_the_future
 
 __all__ = ["LogHandler", "Stages", "sentence"]
 
@@ -52,7 +55,7 @@ _CHATTER = (
     "WorkflowError:\nAt least one job did not complete successfully",
 )
 _ADVICE = "For further error details see the cluster/cloud log"  # put behind what every scheduler says
-_TOLD = ("CalledProcessError", "has been submitted with SLURM jobid")  # in lines that begin with a job's name
+_SUBMITTED = "has been submitted with SLURM jobid"  # in a line that begins with the job's name
 
 
 @dataclass
@@ -110,11 +113,13 @@ class Stages:
         return self.expected.get(rule, _UNKNOWN_SECONDS)
 
 
-def sentence(log: Path, outside: str = "") -> str:
-    """Why a job failed: the command line's own words at the end of its log, else the log's very last line.
+def sentence(log: Path, ending: str = "", outside: str = "") -> str:
+    """Why a job failed: the command line's own words at the end of its log, else what ended it from outside,
+    else its very last line.
 
     Args:
         log: of the job; it may not be there.
+        ending: what Snakemake says of the command, which is whether a signal ended it.
         outside: what a scheduler says of a job that it ran. It comes before that last line, which knows of no
             time limit.
     """
@@ -127,8 +132,36 @@ def sentence(log: Path, outside: str = "") -> str:
     ours: list[str] = []
     while lines and lines[-1].startswith("mlclipsim: "):
         ours.insert(0, lines.pop().removeprefix("mlclipsim: "))
-    seen = [outside.partition(_ADVICE)[0].partition("\n")[0].strip(), *(line.strip() for line in lines[-1:])]
-    return "; ".join(ours) or " The end of its log: ".join(filter(None, seen)) or "it ended without a word"
+    last = lines[-1].strip() if lines else ""
+    signalled = _signal(ending)
+    seen = [outside.partition(_ADVICE)[0].partition("\n")[0].strip(), last]
+    return (
+        "; ".join(ours)
+        or _unwritable(log)
+        or mishap(last)
+        or (killed(signalled) if signalled else "")
+        or " The end of its log: ".join(filter(None, seen))
+        or "it ended without a word"
+    )
+
+
+def _unwritable(log: Path) -> str:
+    """Why a job could say nothing in its log; empty: it could."""
+    try:
+        with log.open("a", encoding="utf-8") as stream:
+            stream.write("\n")
+    except OSError as error:
+        return mishap(error) or ""
+    return ""
+
+
+def _signal(ending: str) -> str:
+    """The name of the signal that ended a command, or the command that its shell waited for; else empty."""
+    if found := re.search(r"died with <Signals\.(\w+)", ending):
+        return found[1]
+    found = re.search(r"returned non-zero exit status (\d+)", ending)
+    number = int(found[1]) - 128 if found else 0  # as shells say it
+    return signal.Signals(number).name if number in set(signal.Signals) else ""
 
 
 class LogHandler(LogHandlerBase):
@@ -144,6 +177,7 @@ class LogHandler(LogHandlerBase):
         self.live = self.told and self.stream.isatty()
         self.stages = Stages()
         self.failed: dict[int, str] = {}
+        self._endings: list[str] = []  # of commands that failed, in Snakemake's words
         self._begun = self._shown = False
         self._now = 0.0
 
@@ -195,12 +229,13 @@ class LogHandler(LogHandlerBase):
             self._failure(given)
         elif event in (None, LogEvent.ERROR, LogEvent.SHELLCMD):
             text = record.getMessage()
-            # The exception of a failed command comes beside its JOB_ERROR; a record without text says None.
-            silent = text in ("", "None") or text.startswith(_CHATTER) or any(part in text for part in _TOLD)
-            if given.get("exception") == "MissingRuleException":
-                text = _unknown_target(text)
-            if not silent:
-                self._line(text)
+            # The exception of a failed command comes before its JOB_ERROR; a record without text says None.
+            if "CalledProcessError" in text:
+                self._endings.append(text)
+            elif given.get("exception") == "MissingRuleException":
+                self._line(_unknown_target(text))
+            elif not (text in ("", "None") or text.startswith(_CHATTER) or _SUBMITTED in text):
+                self._line(_in_a_sentence(text) if event == LogEvent.ERROR else text)
 
     def _finished(self, rule: str) -> None:
         stages = self.stages
@@ -220,7 +255,9 @@ class LogHandler(LogHandlerBase):
         self.failed[given["jobid"]] = rule = given["rule_name"]
         self.stages.running.pop(given["jobid"], None)
         logs, outside = list(given["log"]), given.get("rule_msg") or ""
-        why = sentence(Path(logs[0]), outside) if logs else "it has no log"
+        # a command writes to its log, and so names it
+        ending = next((text for text in self._endings if logs and logs[0] in text), "")
+        why = sentence(Path(logs[0]), ending, outside) if logs else "it has no log"
         self._line(f"{rule} failed: {why}")
         for log in logs:
             self._line(f"    log: {log}")
@@ -251,6 +288,25 @@ def _unknown_target(text: str) -> str:
     close = difflib.get_close_matches(found[1], documents, n=1)
     meant = f"did you mean {close[0]}?" if close else f"known: all, report, {', '.join(documents)}"
     return f"{found[1]} is neither a target nor a file that some rule makes; {meant}"
+
+
+def _in_a_sentence(text: str) -> str:
+    """Snakemake's text of an error that is the machine's or another run's doing; others as they are."""
+    if found := re.match(r"PreflightError in file .*:\n(.*)", text):
+        return found[1]
+    if text.startswith("LockException"):
+        return (
+            "expected no other run that makes the same files in this folder, found one; wait for its end, or "
+            "use `make reproduce`, which unlocks where none is at work"
+        )
+    if found := re.match(r"ProtectedOutputException.*affected files:\s+(\S+)", text, re.DOTALL):
+        return (
+            f"{found[1]}: expected a result that may be made anew, it is write-protected, or its file system "
+            "is read-only; change that, and run the same command again"
+        )
+    if found := re.search(r"than input (\S+) \(.*clock skew", text, re.DOTALL):
+        return from_the_future(Path(found[1]))
+    return mishap(text) or text
 
 
 def _jobs(number: int) -> str:

@@ -29,7 +29,7 @@ from typing import Any
 import jsonschema
 import yaml
 
-from mlclipsim import plugins
+from mlclipsim import lifeline, plugins
 from mlclipsim.places import locate
 from mlclipsim.usage import UsageError
 
@@ -120,7 +120,10 @@ def project_root() -> Path:
 
 
 def export_environment(plan: Plan) -> None:
-    """Tell the jobs that this process starts where the assets are, and to use this very interpreter."""
+    """Tell the jobs that this process starts whose they are, where the assets are, and to use this very
+    interpreter.
+    """
+    os.environ[lifeline.RUN] = str(os.getpid())
     os.environ["MLCLIPSIM_ASSETS"] = str(plan.assets_dir)
     os.environ["PATH"] = os.pathsep.join(
         [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]

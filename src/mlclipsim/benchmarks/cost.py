@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import platform
 import re
 import time
@@ -29,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.flop_counter import FlopCounterMode
 
-from mlclipsim import baselines
+from mlclipsim import baselines, lifeline
 from mlclipsim.artifacts import write_table
 from mlclipsim.baselines import Metric
 from mlclipsim.metric import MLCLIPSim
@@ -230,7 +231,13 @@ def _in_child(candidate: Candidate, pair: tuple[Tensor, Tensor]) -> np.ndarray:
     """:func:`_weigh` in a process of its own; forked, since importing torch anew takes seconds."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=lambda: sender.send(_weigh(candidate, pair)))
+    parent = os.getpid()
+
+    def weigh() -> None:
+        lifeline.follow(parent)
+        sender.send(_weigh(candidate, pair))
+
+    child = context.Process(target=weigh)
     child.start()
     sender.close()  # here, so that the end of the child is the end of the pipe
     try:

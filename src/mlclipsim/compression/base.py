@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mlclipsim import lifeline
 from mlclipsim.artifacts import read_json, sha256_of, write_json
 from mlclipsim.compression import codecs
 from mlclipsim.compression.codecs import CompressionModel
@@ -127,6 +128,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--steps-scale", type=float, default=1.0, help="below 1: a quick, worse training")
     arguments = parser.parse_args(argv)
+    lifeline.follow_run()
     for role, n in (
         *((role, _pool_size(arguments.steps_scale)) for role in ROLES),
         ("codec_val", VALIDATION_SIZE),
@@ -135,7 +137,9 @@ def main(argv: list[str] | None = None) -> int:
     context = multiprocessing.get_context("spawn")
     path = arguments.output / "base.json"
     manifest: dict[str, Any] = read_json(path) if path.exists() else {}
-    with ProcessPoolExecutor(arguments.workers, mp_context=context) as executor:
+    with ProcessPoolExecutor(
+        arguments.workers, mp_context=context, initializer=lifeline.follow, initargs=(os.getpid(),)
+    ) as executor:
         jobs = {
             executor.submit(_make, point, arguments.output, arguments.work, arguments.steps_scale): point
             for point in arguments.only

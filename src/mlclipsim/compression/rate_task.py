@@ -36,6 +36,7 @@ from mlclipsim.images import to_tensor
 from mlclipsim.pcmp.match import psnr_db
 from mlclipsim.shards import WHOLE, Shard
 from mlclipsim.spec import canonical
+from mlclipsim.workers import worker_processes
 
 __all__ = ["BASE", "ORIGINAL", "UNTRAINED", "Coder", "check_payload", "code", "coders"]
 
@@ -124,7 +125,7 @@ def code(
             name: stack.enter_context(stream_table(outputs[name], f"rate_task_{name}"))
             for name in ("codes", "scores", "truth")
         }
-        results = joblib.Parallel(n_jobs=spec["threads"], return_as="generator")(mine)
+        results = worker_processes(spec["threads"])(mine)
         for tables in tqdm(results, total=len(mine), desc="rate-task", unit="codec"):
             for name, table in tables.items():
                 append[name](table)

@@ -28,6 +28,7 @@ from mlclipsim.pcmp.drops import Drops, add_up, drops_table
 from mlclipsim.pcmp.match import Curve, Unattainable, match_block
 from mlclipsim.randomness import generator
 from mlclipsim.shards import WHOLE, Shard
+from mlclipsim.workers import worker_processes
 
 __all__ = ["distort", "pair"]
 
@@ -52,7 +53,7 @@ def distort(
     chunks = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
     mine = [chunks[number] for number in shard.of(len(chunks))]
     drops: Drops = Counter()
-    workers = joblib.Parallel(n_jobs=spec["threads"], return_as="generator")
+    workers = worker_processes(spec["threads"])
     results = workers(
         joblib.delayed(_distort_chunk)(seed, settings, chunk)
         for chunk in _with_images(mine, inputs["references"], blocks)

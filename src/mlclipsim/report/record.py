@@ -11,11 +11,11 @@ import csv
 import re
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from mlclipsim.artifacts import write_json
+from mlclipsim.atomic import temporary
 from mlclipsim.spec import canonical
 
 __all__ = ["write"]
@@ -31,15 +31,15 @@ def write(spec: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Path]
     Raises:
         RuntimeError: Snakemake cannot read the configuration.
     """
-    write_json(outputs["record"], {"config": spec["config"], "jobs": jobs(_summary(spec["config"]))})
+    summary = _summary(spec["config"], outputs["record"])
+    write_json(outputs["record"], {"config": spec["config"], "jobs": jobs(summary)})
 
 
-def _summary(config: dict[str, Any]) -> str:
+def _summary(config: dict[str, Any], beside: Path) -> str:
     """Snakemake's account of every file of this configuration's `all`; it starts no job."""
-    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
-        file.write(canonical(config))
-        file.flush()
-        command = [sys.executable, "-m", "snakemake", "all", "--detailed-summary", "--configfile", file.name]
+    with temporary(beside) as file:
+        file.write_text(canonical(config), encoding="utf-8")
+        command = [sys.executable, "-m", "snakemake", "all", "--detailed-summary", "--configfile", str(file)]
         done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or ["no message"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from mlclipsim import lifeline
 from mlclipsim.artifacts import atomic
 from mlclipsim.randomness import generator
 from mlclipsim.world.scenes import COLOURS, PHOTOGRAPHS, SHAPES, SIZE, TEXTURES, load_photograph, render
@@ -84,7 +86,7 @@ def render_pool(role: str, n: int, seed: int, cache: Path | None = None, workers
     files = [cache / f"{role}-{n}-{seed}" / f"{name}.npy" for name in names] if cache else []
     if not files or not all(f.exists() for f in files):
         starts = range(0, n, 500)
-        with ProcessPoolExecutor(workers) as executor:
+        with ProcessPoolExecutor(workers, initializer=lifeline.follow, initargs=(os.getpid(),)) as executor:
             jobs = [executor.submit(_render_chunk, role, seed, s, min(n, s + 500)) for s in starts]
             chunks = [
                 job.result() for job in tqdm(jobs, desc=f"rendering {role}", unit="x500", disable=n <= 2000)

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from mlclipsim import lifeline
 from mlclipsim.artifacts import atomic, sha256_of, write_json
 from mlclipsim.provenance import git_state
 from mlclipsim.randomness import derive_seed, generator
@@ -406,7 +407,9 @@ def main(argv: list[str] | None = None) -> int:
     context = multiprocessing.get_context("spawn")
     # what starts from a classifier of the zoo waits until that is trained
     waves = [[n for n in arguments.only if not _trunk(n)], [n for n in arguments.only if _trunk(n)]]
-    with ProcessPoolExecutor(arguments.workers, mp_context=context) as executor:
+    with ProcessPoolExecutor(
+        arguments.workers, mp_context=context, initializer=lifeline.follow, initargs=(os.getpid(),)
+    ) as executor:
         for wave in waves:
             jobs = {
                 executor.submit(_make, n, arguments.output, arguments.work, arguments.steps_scale, i): n
