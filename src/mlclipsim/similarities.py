@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -15,8 +16,9 @@ from tqdm import tqdm
 
 from mlclipsim import channels, metric, plugins
 from mlclipsim.artifacts import iterate_row_groups, row_group_sizes, stream_table
-from mlclipsim.comparison import Comparison
+from mlclipsim.comparison import Comparison, Encoded
 from mlclipsim.datasets.references import StoredReferences
+from mlclipsim.devices import Pieces, own_device
 from mlclipsim.encoders import Encoder, load_encoder
 from mlclipsim.images import decode_batch
 from mlclipsim.layer_weights import GLOBAL, layer_name
@@ -48,7 +50,7 @@ def build(
         WeightsError: the encoder's weights are missing or not the named ones.
     """
     torch.set_num_threads(int(spec["threads"]))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = own_device()
     name, entry = spec["encoder"]["name"], spec["encoder"]["entry"]
     encoder = load_entry(name, entry, inputs.get("checkpoint")).to(device)
     batch_size = int(spec["batch_size"])
@@ -56,6 +58,7 @@ def build(
     comparison = Comparison(encoder, encoder.layers, True, size_policy, batch_size)
     names = [*map(layer_name, encoder.layers), GLOBAL]
     references = StoredReferences(inputs["references"])
+    pieces = Pieces()
     wants_terms = "products" in outputs
     sizes = row_group_sizes(inputs["images"], "images")
     mine = shard.of(len(sizes))
@@ -74,12 +77,12 @@ def build(
             for reference_id, of_reference in groupby(images, key=itemgetter(1)):
                 encoded = comparison.encode(decode_batch([references.get(reference_id)]).to(device))
                 for batch in _batches(of_reference, batch_size):
-                    distorted = decode_batch(stored for _, _, stored in batch).to(device)
+                    stored = [image for _, _, image in batch]
+                    compare = partial(_compare, comparison, encoded, wants_terms=wants_terms)
                     values: list[list[float]] = []
-                    for x, y in comparison.pairs(encoded, distorted):
-                        values += metric.similarities(x, y).double().cpu().tolist()
-                        if wants_terms:
-                            terms.append(channels.products(x, y))
+                    for similar, products in pieces.map(compare, stored):
+                        values += similar
+                        terms += products
                     rows += [
                         (image, reference_id, *row) for (image, _, _), row in zip(batch, values, strict=True)
                     ]
@@ -89,6 +92,20 @@ def build(
             if append_terms is not None:
                 of_layers = [torch.cat(layer) for layer in zip(*terms, strict=True)]
                 append_terms(channels.to_table(frame[["image_id", "reference_id"]], names, of_layers))
+
+
+def _compare(
+    comparison: Comparison, encoded: Encoded, stored: list[bytes], *, wants_terms: bool
+) -> tuple[list[list[float]], list[list[torch.Tensor]]]:
+    """Similarities of stored images to an encoded one, by layer, and their terms if asked for."""
+    distorted = decode_batch(stored).to(encoded.tokens[0].device)
+    values: list[list[float]] = []
+    terms: list[list[torch.Tensor]] = []
+    for x, y in comparison.pairs(encoded, distorted):
+        values += metric.similarities(x, y).double().cpu().tolist()
+        if wants_terms:
+            terms.append(channels.products(x, y))
+    return values, terms
 
 
 def load_entry(name: str, entry: dict[str, Any], made: Path | None = None) -> Encoder:

@@ -33,6 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mlclipsim import baselines, lifeline
 from mlclipsim.artifacts import write_table
 from mlclipsim.baselines import Metric
+from mlclipsim.devices import own_device
 from mlclipsim.metric import MLCLIPSim
 from mlclipsim.randomness import generator
 from mlclipsim.similarities import load_entry
@@ -69,7 +70,7 @@ def measure(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Pa
     call. Everything is per pair of images but the peaks, which are of a call.
     """
     torch.set_num_threads(int(spec["threads"]))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = own_device().type
     candidates = [*_ours(spec, inputs, device), *_baselines(spec, device)]
     pair = _images(spec, device)
     if device == "cuda":

@@ -22,6 +22,7 @@ from mlclipsim.compression.codecs import CompressionModel
 from mlclipsim.compression.image_sets import join
 from mlclipsim.compression.terms import Originals
 from mlclipsim.compression.training import Schedule, train
+from mlclipsim.devices import own_device
 from mlclipsim.images import decode_image, to_tensor
 from mlclipsim.randomness import derive_seed, generator
 from mlclipsim.spec import canonical
@@ -142,7 +143,7 @@ def prepare(
     torch.set_num_threads(int(spec["threads"]))
     name, compression, entry = spec["arm"], spec["compression"], spec["codec"]["entry"]
     arm, columns = ARMS[name], compression["mosaic"]
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = own_device()
     training, validation = (
         to_tensor(load_images(compression[part], spec, inputs.get("references")))
         for part in ("train", "validation")

@@ -75,7 +75,7 @@ class Judge:
         return [
             answer
             for batch in _batches(images, self._batch_size)
-            for answer in self._machine.predict(to_tensor(batch))
+            for answer in self._machine.answers(to_tensor(batch))
         ]
 
     def consistency(self, predictions: Sequence[Any]) -> pd.DataFrame:

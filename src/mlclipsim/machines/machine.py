@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mlclipsim.devices import Pieces
 from mlclipsim.images import resize as resize_bicubic
 
 __all__ = ["CHANNELS", "FITS", "Machine"]
@@ -70,6 +71,22 @@ class Machine(nn.Module):
         # channels_last: torch's small networks take a quarter to a half less time on a CPU
         self.layout = getattr(network, "layout", torch.channels_last)
         self.eval().requires_grad_(False).to(memory_format=self.layout)
+        self._pieces = Pieces()
+
+    @property
+    def device(self) -> torch.device:
+        return self.mean.device
+
+    def answers(self, images: Tensor, preprocessed: Tensor | None = None) -> list[Any]:
+        """What :meth:`predict` says of each of ``(N, 3, H, W)``, from whatever device they come, in as many
+        pieces as fit into the memory of the machine's own."""
+
+        def predict(numbers: range) -> Any:
+            part = slice(numbers.start, numbers.stop)
+            seen = None if preprocessed is None else preprocessed[part].to(self.device)
+            return self.predict(images[part].to(self.device), seen)
+
+        return [answer for piece in self._pieces.map(predict, range(len(images))) for answer in piece]
 
     def predict(self, images: Tensor, preprocessed: Tensor | None = None) -> Any:
         """The predictions on ``(N, 3, H, W)`` in [0, 1], one per image, as numpy arrays.

@@ -26,6 +26,7 @@ from mlclipsim.artifacts import (
     write_table,
 )
 from mlclipsim.datasets.references import StoredReferences
+from mlclipsim.devices import own_device
 from mlclipsim.images import decode_batch, image_size
 from mlclipsim.machines import Machine, load
 from mlclipsim.pcmp.divergence import ALL_KINDS, abstains, compare, fit_temperature
@@ -51,7 +52,7 @@ def calibrate(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, 
         ValueError: a classifier, but no labelled reference to calibrate it on.
     """
     torch.set_num_threads(spec["threads"])
-    machines = {name: load(name, entry) for name, entry in spec["voters"].items()}
+    machines = _machines(spec["voters"])
     write_table(outputs["calibrated"], _calibrated(spec, machines, inputs["references"]), "voters")
 
 
@@ -74,7 +75,7 @@ def predict(
         ArtifactError: a voter that ``calibrated`` lacks.
     """
     torch.set_num_threads(spec["threads"])
-    machines = {name: load(name, entry) for name, entry in spec["voters"].items()}
+    machines = _machines(spec["voters"])
     index = read_table(inputs["references"], "references", columns=["reference_id", "role", "label"])
     labels = dict(zip(index["reference_id"], index["label"], strict=True))
     stored = StoredReferences(inputs["references"])
@@ -123,8 +124,8 @@ def _predicted(
     here = {name: references[name] for name in frame["reference_id"]}
     parts = []
     for voter, machine in machines.items():
-        seen = machine.preprocess(batch)
-        answers = machine.predict(batch, seen)
+        seen = machine.preprocess(batch.to(machine.device))
+        answers = machine.answers(batch, seen)
         for name, answer in zip(needed, answers[len(frame) :], strict=True):
             references[name].answers[voter] = answer
         part = _compared(
@@ -145,6 +146,11 @@ def _predicted(
             )
         )
     return parts
+
+
+def _machines(entries: dict[str, dict[str, Any]]) -> dict[str, Machine]:
+    device = own_device()
+    return {name: load(name, entry).to(device) for name, entry in entries.items()}
 
 
 def _calibrated(spec: dict[str, Any], machines: dict[str, Machine], references: Path) -> pd.DataFrame:
@@ -230,7 +236,7 @@ def _on_sample(
     for start in tqdm(range(0, len(sample), batch_size), desc="predict references", unit="batch"):
         part = {reference_id: stored.get(reference_id) for reference_id in sample[start : start + batch_size]}
         batch = decode_batch(part.values())
-        answers = {name: machine.predict(batch) for name, machine in machines.items()}
+        answers = {name: machine.answers(batch) for name, machine in machines.items()}
         for place, (reference_id, image) in enumerate(part.items()):
             clean[reference_id] = _Reference(image, {name: all_[place] for name, all_ in answers.items()})
     return clean
@@ -240,13 +246,14 @@ def _psnr_seen(
     machine: Machine, reference_ids: pd.Series, references: dict[str, _Reference], seen: torch.Tensor
 ) -> np.ndarray:
     """PSNR in dB of preprocessed images against their references, preprocessed alike."""
-    originals = machine.preprocess(decode_batch(reference.image for reference in references.values()))
+    images = decode_batch(reference.image for reference in references.values())
+    originals = machine.preprocess(images.to(machine.device))
     row_of = {reference_id: row for row, reference_id in enumerate(references)}
     errors = [
         (image - originals[row_of[reference_id]]).square_().mean()
         for image, reference_id in zip(seen, reference_ids, strict=True)
     ]
-    return (-10 * torch.stack(errors).double().log10()).numpy()
+    return (-10 * torch.stack(errors).double().log10()).cpu().numpy()
 
 
 def _voters(
@@ -276,7 +283,7 @@ def _compared(
     right = dict.fromkeys(("correct", "reference_correct"), np.zeros(len(labels), bool))
     known = np.zeros(len(labels), bool)
     if task == "classification":
-        x = np.stack(x)
+        x, y = np.stack(x), np.stack(y)
         known = labels >= 0
         right = {"correct": y.argmax(axis=1) == labels, "reference_correct": x.argmax(axis=1) == labels}
     return pd.DataFrame(
