@@ -78,7 +78,7 @@ COMMANDS = [
     ("codecs --quality 3", 2, "--quality and --output belong to a measurement; add --measure NAME"),
     (
         "codecs --measure jpeg --images nowhere",
-        1,
+        2,
         "expected a folder with PNG files, got nowhere without any",
     ),
     ("encoders scene-clip", 2, "unrecognized arguments: scene-clip"),

@@ -140,9 +140,9 @@ def test_refuses_codecs_and_qualities_that_are_not_there(folder: Path, tmp_path:
     code, text = _refusal(capsys, *command, "bpg", "--quality", "1")
     assert (code, "codec 'bpg' is unknown" in text) == (2, True)
     code, text = _refusal(capsys, *command, "tiny-factorized", "--quality", "3")
-    assert (code, "point 'q3' is unknown; expected one of q2" in text) == (1, True)
+    assert (code, "point 'q3' is unknown; expected one of q2" in text) == (2, True)
     code, text = _refusal(capsys, *command, "webp", "--quality", "101")
-    assert (code, "webp: expected a quality from 0 to 100, got 101" in text) == (1, True)
+    assert (code, "webp: expected a quality from 0 to 100, got 101" in text) == (2, True)
     assert not list(tmp_path.iterdir())
 
 
