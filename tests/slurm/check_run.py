@@ -154,7 +154,7 @@ def requests(cluster: Cluster, project: Project) -> list[str]:
     requeued = sum(job["Restarts"] != "0" for job in jobs)
     print(f"{len(jobs)} SLURM jobs, {failed} of them failed, {requeued} went back into the queue")
     if not failed or not requeued:
-        problems.append("the faults were not seen: a job should have failed, and one gone back into the queue")
+        problems.append("faults were not seen: a job should have failed, and one gone back into the queue")
     return problems
 
 
