@@ -15,7 +15,7 @@ from .outcome import Outcome
 
 __all__ = ["faults"]
 
-_ROOMS_KIB = (0, 8, 16)  # that are left on the full disk: for nothing, for logs, for a small file
+_ROOMS_KIB = (0, 4, 8)  # that are left on the full disk: for nothing, one small file, two
 _WITHOUT = ("default/tables", "default/figures", "default/claims.json", "default/scores")
 _CAPABILITIES = "-dac_override,-dac_read_search,-fowner"  # by which root passes over permissions
 

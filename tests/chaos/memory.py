@@ -15,7 +15,7 @@ __all__ = ["faults"]
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _WITHOUT = ("default/tables", "default/claims.json", "shared/predictions-*", "shared/votes-*")
-_GROUP_MIB = 400  # for Snakemake and its jobs together: Snakemake alone fits, networks do not
+_GROUP_MIB = 600  # for Snakemake and its jobs together: the largest of them, a job, is killed
 _ADDRESSES_MIB = 2048  # of any one process: as much as Snakemake needs, too little for torch
 
 
