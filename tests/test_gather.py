@@ -238,7 +238,9 @@ def test_parts_without_any_row_make_no_result(paired):
 @pytest.mark.parametrize("text", ["{}", "[]", '{"made_from": 1}'])
 def test_a_record_that_is_none_is_named(paired, text):
     (paired.parts[1] / RECORD).write_text(text)
-    with pytest.raises(ArtifactError, match=f"{paired.parts[1] / RECORD} is no record of a part"):
+    with pytest.raises(
+        ArtifactError, match=f"{paired.parts[1] / RECORD} is (no record of a part|not of this version)"
+    ):
         paired.gather()
 
 

@@ -104,7 +104,7 @@ def _compare(
     for x, y in comparison.pairs(encoded, distorted):
         values += metric.similarities(x, y).double().cpu().tolist()
         if wants_terms:
-            terms.append(channels.products(x, y))
+            terms.append([products.cpu() for products in channels.products(x, y)])
     return values, terms
 
 

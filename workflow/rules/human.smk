@@ -39,13 +39,11 @@ rule human_baselines:
     conda:
         "../../environment.yml"
     threads: config["threads"]
-    resources:
-        gpu=0,
     params:
         spec=lambda wildcards: plan.text("human_baselines", dataset=wildcards.dataset),
         parts=lambda wildcards, input: shards.option(input.parts),
     shell:
-        "python -m mlclipsim step human_baselines --spec {params.spec:q} --gpus {resources.gpu} {params.parts:q}"
+        "python -m mlclipsim step human_baselines --spec {params.spec:q} {params.parts:q}"
         " --input references={input.references:q} --input images={input.images:q}"
         " --output scores={output.scores:q} > {log:q} 2>&1"
 
