@@ -24,9 +24,9 @@ class Reader:
     def __init__(self) -> None:
         self.batches: list[int] = []
 
-    def predict(self, images: Tensor) -> np.ndarray:
+    def answers(self, images: Tensor) -> list[np.ndarray]:
         self.batches.append(len(images))
-        return images.mean(dim=(2, 3)).numpy()
+        return list(images.mean(dim=(2, 3)).numpy())
 
 
 def test_a_classifier_by_hand():

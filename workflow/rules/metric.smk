@@ -64,7 +64,7 @@ rule similarities:
         parts=lambda wildcards, input: shards.option(input.parts),
         files=lambda wildcards, input, output: [*steps.options(input), *steps.options(output, "--output")],
     shell:
-        "python -m mlclipsim step {params.step} --spec {params.spec:q} --gpus {resources.gpu} {params.parts:q}"
+        "python -m mlclipsim step {params.step:q} --spec {params.spec:q} --gpus {resources.gpu} {params.parts:q}"
         " {params.files:q} > {log:q} 2>&1"
 
 

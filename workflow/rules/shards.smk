@@ -25,5 +25,5 @@ for step in [name for name, known in steps.STEPS.items() if known.shards]:
             spec=whole.params.spec,
             files=lambda wildcards, input, output: [*steps.options(input), *steps.options(output, "--output")],
         shell:
-            "python -m mlclipsim step {params.step} --shard {wildcards.shard} --spec {params.spec:q}"
+            "python -m mlclipsim step {params.step:q} --shard {wildcards.shard:q} --spec {params.spec:q}"
             " --gpus {resources.gpu} {params.files:q} > {log:q} 2>&1"
