@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -74,6 +75,15 @@ def test_what_is_left_is_the_forecast_at_the_pace_so_far():
     assert stages.left(120.0) == "about 1.7 min left"
     stages.cores = 2  # and then it need not be as slow
     assert stages.left(105.0) == "about 40 s left"
+
+
+def test_what_a_running_job_must_have_done_by_now_counts():
+    stages = Stages({"votes": 1, "fit": 1}, {"votes": 10.0, "fit": 300.0}, cores=1)
+    stages.start(1, "fit", 0.0)
+    assert stages.left(0.0) == "about 5.2 min left"
+    assert stages.left(150.0) == "about 2.7 min left"  # 150 s of the 300, and votes
+    assert stages.left(300.0) == "about 44 s left"
+    assert stages.at_work(300.0) == "fit 5.0 min"
 
 
 @pytest.mark.parametrize(
@@ -251,7 +261,7 @@ def test_a_job_that_the_scheduler_ended_says_so_and_is_told_again_when_it_fails_
         "fit failed: expected a, got b; mend it",
         f"    log: {log}",
         "fit is tried again",
-        "[1/2] fit                                   34 s   about 8 s left",
+        "[1/2] fit                                   34 s   about 1 s left",
         "[2/2] votes                                 34 s",
         "2 jobs done in 34 s",
     ]
@@ -288,8 +298,24 @@ def test_on_a_terminal_what_runs_stands_in_a_line_that_is_replaced(run):
     start(made, 2, "fit", 0.0)
     made.tell(LogEvent.JOB_FINISHED, 5.0, job_id=1)
     text = made.stream.getvalue()
-    assert "\n... votes\r\033[K... fit, votes\r\033[K[1/2] votes" in text
-    assert text.endswith("left\n... fit")
+    assert "\n... votes 0 s   about " in text
+    assert "\r\033[K... fit 0 s, votes 0 s   about " in text
+    assert "left\r\033[K[1/2] votes" in text
+    assert text.splitlines()[-1].startswith("... fit 5 s   about ")
+    made.close()
+
+
+def test_a_long_job_is_seen_to_be_at_work(run, monkeypatch):
+    monkeypatch.setattr("mlclipsim.progress._TICK_SECONDS", 0.01)
+    made = run(terminal=True)
+    begin(made, votes=1)
+    start(made, 1, "votes", time.time() - 240)
+    for _ in range(500):
+        if "... votes 4.0 min" in made.stream.getvalue():
+            break
+        time.sleep(0.01)
+    made.close()
+    assert "... votes 4.0 min" in made.stream.getvalue()
 
 
 def test_a_dry_run_is_snakemakes_own(run):

@@ -14,6 +14,8 @@ import re
 import shutil
 import signal
 import sys
+import threading
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,6 +34,7 @@ from mlclipsim.preflight import from_the_future
 __all__ = ["LogHandler", "Stages", "sentence"]
 
 _UNKNOWN_SECONDS = 4.0  # of a job whose costs are not known: to start Python and its libraries
+_TICK_SECONDS = 5.0  # between two looks at what is running, on a terminal
 _PRIOR_SECONDS = 30.0  # of forecast work: so much the forecast weighs against the pace of the run so far
 # What Snakemake and its plug-ins say about themselves, and what a failed job's line and the last say better.
 _CHATTER = (
@@ -74,7 +77,8 @@ class Stages:
     finished: Counter[str] = field(default_factory=Counter)
     began: float | None = None  # the first job; in seconds since the epoch, as all times here
     running: dict[int, str] = field(default_factory=dict)  # rule by job
-    _starts: dict[str, float] = field(default_factory=dict)
+    _starts: dict[str, float] = field(default_factory=dict)  # of rules
+    _since: dict[int, float] = field(default_factory=dict)  # of running jobs
 
     @property
     def total(self) -> int:
@@ -82,6 +86,7 @@ class Stages:
 
     def start(self, job: int, rule: str, now: float) -> None:
         self.running[job] = rule
+        self._since[job] = now
         self._starts.setdefault(rule, now)
         self.began = now if self.began is None else self.began
 
@@ -91,6 +96,13 @@ class Stages:
         self.finished[rule] += 1
         return rule
 
+    def at_work(self, now: float) -> str:
+        """The rules whose jobs are running, each with the time of its oldest."""
+        since: dict[str, float] = {}
+        for job, rule in list(self.running.items()):
+            since[rule] = min(since.get(rule, now), self._since[job])
+        return ", ".join(f"{rule} {duration(now - since[rule])}" for rule in sorted(since))
+
     def took(self, rule: str, now: float) -> float:
         """Seconds since the first job of a rule began."""
         return now - self._starts[rule]
@@ -98,15 +110,20 @@ class Stages:
     def left(self, now: float) -> str:
         """How long the rest takes, in words: the forecast, at the pace at which its beginning came true.
 
-        *At least*, where costs of some rule are not known; empty at the end.
+        Of a running job as much counts as done as the forecast has it by now, but for the last tenth: a long
+        job does not slow the pace while it runs, nor is it over before it ends. *At least*, where costs of
+        some rule are not known; empty at the end.
         """
         rest = {rule: count - self.finished[rule] for rule, count in self.planned.items()}
         rest = {rule: count for rule, count in rest.items() if count > 0 and rule != "all"}
         if not rest or self.began is None:
             return ""
-        done = sum(self._seconds(rule) * count for rule, count in self.finished.items())
+        half_done = sum(
+            min(now - self._since[job], 0.9 * self._seconds(rule)) for job, rule in self.running.items()
+        )
+        done = half_done + sum(self._seconds(rule) * count for rule, count in self.finished.items())
         pace = (now - self.began + _PRIOR_SECONDS / self.cores) / (done + _PRIOR_SECONDS)
-        seconds = pace * sum(self._seconds(rule) * count for rule, count in rest.items())
+        seconds = pace * (sum(self._seconds(rule) * count for rule, count in rest.items()) - half_done)
         return f"{'about' if rest.keys() <= self.expected.keys() else 'at least'} {duration(seconds)} left"
 
     def _seconds(self, rule: str) -> float:
@@ -180,6 +197,10 @@ class LogHandler(LogHandlerBase):
         self._endings: list[str] = []  # of commands that failed, in Snakemake's words
         self._begun = self._shown = False
         self._now = 0.0
+        self._writing = threading.RLock()
+        self._over = threading.Event()
+        if self.live and not self.snakemakes_own:
+            threading.Thread(target=self._tick, daemon=True).start()
 
     writes_to_stream = True
     writes_to_file = has_filter = has_formatter = needs_rulegraph = False
@@ -195,6 +216,7 @@ class LogHandler(LogHandlerBase):
 
     def close(self) -> None:
         """The last line: what was done, and how to go on."""
+        self._over.set()
         if self._begun:
             self._begun = False
             stages, done = self.stages, sum(self.stages.finished.values())
@@ -222,7 +244,7 @@ class LogHandler(LogHandlerBase):
             if rule := self.failed.pop(given["jobid"], None):
                 self._line(f"{rule} is tried again")
             self.stages.start(given["jobid"], given["rule_name"], self._now)
-            self._show_running()
+            self._show_running(self._now)
         elif event == LogEvent.JOB_FINISHED:
             self._finished(self.stages.finish(given["job_id"]))
         elif event == LogEvent.JOB_ERROR:
@@ -246,7 +268,7 @@ class LogHandler(LogHandlerBase):
             took = duration(stages.took(rule, self._now))
             line = f"[{done:{width}}/{stages.total}] {rule + jobs:32} {took:>9}   {stages.left(self._now)}"
             self._line(line.rstrip())
-        self._show_running()
+        self._show_running(self._now)
 
     def _failure(self, given: Mapping[str, Any]) -> None:
         """Once per job: Snakemake repeats what failed."""
@@ -262,17 +284,22 @@ class LogHandler(LogHandlerBase):
         for log in logs:
             self._line(f"    log: {log}")
 
-    def _show_running(self) -> None:
-        """On a terminal: what is being made, in a line that the next one replaces."""
-        if self.live and self.stages.running:
-            names = ", ".join(sorted(set(self.stages.running.values())))
-            room = shutil.get_terminal_size().columns - 1
-            self._write(f"... {names}"[:room], end="")
-            self._shown = True
+    def _tick(self) -> None:
+        while not self._over.wait(_TICK_SECONDS):
+            self._show_running(time.time())
+
+    def _show_running(self, now: float) -> None:
+        """On a terminal: what is being made, and what is left, in a line that the next one replaces."""
+        with self._writing:
+            if self.live and (at_work := self.stages.at_work(now)):
+                room = shutil.get_terminal_size().columns - 1
+                self._write(f"... {at_work}   {self.stages.left(now)}".rstrip()[:room], end="")
+                self._shown = True
 
     def _line(self, text: str) -> None:
-        self._write(text, end="\n")
-        self._shown = False
+        with self._writing:
+            self._write(text, end="\n")
+            self._shown = False
 
     def _write(self, text: str, end: str) -> None:
         self.stream.write(("\r\033[K" if self._shown else "") + text + end)
