@@ -70,8 +70,8 @@ reproduce: $(READY)  ## all tables and figures (PRESET=embedded, CORES=all, TARG
 test: $(READY)  ## all tests (TESTS=path for some)
 	@$(BIN)/python -m pytest $(TESTS)
 
-test-quick: $(READY)  ## the quick tests, under two minutes
-	@$(BIN)/python -m pytest -q -m "not slow and not workflow and not assets" $(TESTS)
+test-quick: $(READY)  ## the quick tests, under two minutes on two cores
+	@$(BIN)/python -m pytest -q -n 2 -m "not slow and not workflow and not assets" $(TESTS)
 
 test-slurm:  ## the workflow through a real SLURM that loses jobs and nodes (as root, on Debian or the like)
 	@$(MAKE) --no-print-directory setup SLURM=1
