@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 pytestmark = pytest.mark.workflow
@@ -13,8 +15,9 @@ SETTING = ("--config", "require_files=false", "preset=ci")
 def test_a_failed_job_is_its_sentence_and_its_log(stand_in, tmp_path, ci):
     patch = tmp_path / "patch" / "sitecustomize.py"
     refuse = '        if step == "pcmp_images": raise ValueError("expected x, got y; mend it")\n'
-    stand_in_for_all = "    def write(spec, inputs, outputs):\n"
-    patch.write_text(patch.read_text().replace(stand_in_for_all, stand_in_for_all + refuse))
+    text, replaced = re.subn(r"( +def write\(.*\):\n)", rf"\g<1>{refuse}", patch.read_text())
+    assert replaced == 1
+    patch.write_text(text)
     stand_in.environment["CI"] = "true" if ci else ""
     done = stand_in.snakemake("figure_1", "--cores", "2", *SETTING, check=False)
     lines = [line for line in done.stderr.splitlines() if not line.startswith("Using workflow specific")]
