@@ -323,3 +323,21 @@ def test_a_dry_run_is_snakemakes_own(run):
     begin(made, votes=1)
     assert "Job stats: ..." in made.said()
     assert "1 job to do" not in made.said()
+
+
+def test_the_end_of_one_of_many_jobs_is_told_after_a_minute_of_silence(run):
+    made = run()
+    begin(made, votes=3)
+    for job, created in ((1, 10.0), (2, 70.0), (3, 80.0)):
+        start(made, job, "votes", created - 10)
+        made.tell(LogEvent.JOB_FINISHED, created, job_id=job)
+    told = [line.split("   ")[0] for line in made.said()]
+    assert told == ["3 jobs to do", "[2/3] votes (2 of 3)", "[3/3] votes (3 jobs)"]
+
+
+def test_a_dry_run_names_targets_too(run):
+    made = run(dryrun=True)
+    made.tell(LogEvent.ERROR, msg="No rule to produce tabel_2 (if ...)", exception="MissingRuleException")
+    assert made.said() == [
+        "tabel_2 is neither a target nor a file that some rule makes; did you mean table_2?"
+    ]

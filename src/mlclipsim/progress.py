@@ -34,6 +34,7 @@ from mlclipsim.preflight import from_the_future
 __all__ = ["LogHandler", "Stages", "sentence"]
 
 _UNKNOWN_SECONDS = 4.0  # of a job whose costs are not known: to start Python and its libraries
+_QUIET_SECONDS = 60.0  # after which the end of one job of many is told, too
 _TICK_SECONDS = 5.0  # between two looks at what is running, on a terminal
 _PRIOR_SECONDS = 30.0  # of forecast work: so much the forecast weighs against the pace of the run so far
 # What Snakemake and its plug-ins say about themselves, and what a failed job's line and the last say better.
@@ -196,7 +197,7 @@ class LogHandler(LogHandlerBase):
         self.failed: dict[int, str] = {}
         self._endings: list[str] = []  # of commands that failed, in Snakemake's words
         self._begun = self._shown = False
-        self._now = 0.0
+        self._now = self._told_at = 0.0
         self._writing = threading.RLock()
         self._over = threading.Event()
         if self.live and not self.snakemakes_own:
@@ -207,7 +208,7 @@ class LogHandler(LogHandlerBase):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            if self.snakemakes_own:
+            if self.snakemakes_own and getattr(record, "exception", None) != "MissingRuleException":
                 self.snakemakes_own.emit(record)
             else:
                 self._tell(record, getattr(record, "event", None))
@@ -261,13 +262,15 @@ class LogHandler(LogHandlerBase):
 
     def _finished(self, rule: str) -> None:
         stages = self.stages
-        last = stages.finished[rule] == stages.planned.get(rule)
-        if last and rule != "all" and self.told:
-            done, width = sum(stages.finished.values()), len(str(stages.total))
-            jobs = f" ({_jobs(stages.planned[rule])})" if stages.planned[rule] > 1 else ""
+        done, planned = stages.finished[rule], stages.planned.get(rule, 0)
+        silent = self._now - self._told_at < _QUIET_SECONDS
+        if self.told and rule != "all" and (done == planned or not silent):
+            all_done, width = sum(stages.finished.values()), len(str(stages.total))
+            which = _jobs(planned) if done == planned else f"{done} of {planned}"
+            name = rule if planned == 1 else f"{rule} ({which})"
             took = duration(stages.took(rule, self._now))
-            line = f"[{done:{width}}/{stages.total}] {rule + jobs:32} {took:>9}   {stages.left(self._now)}"
-            self._line(line.rstrip())
+            left = stages.left(self._now)
+            self._line(f"[{all_done:{width}}/{stages.total}] {name:32} {took:>9}   {left}".rstrip())
         self._show_running(self._now)
 
     def _failure(self, given: Mapping[str, Any]) -> None:
@@ -299,7 +302,7 @@ class LogHandler(LogHandlerBase):
     def _line(self, text: str) -> None:
         with self._writing:
             self._write(text, end="\n")
-            self._shown = False
+            self._shown, self._told_at = False, self._now
 
     def _write(self, text: str, end: str) -> None:
         self.stream.write(("\r\033[K" if self._shown else "") + text + end)

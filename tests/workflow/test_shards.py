@@ -49,10 +49,14 @@ def test_shards_give_the_bytes_of_one_job(project, tmp_path):
     files = {}
     for shards in (1, 3):
         project.snakemake(
-            *("--cores", "2", "--until", "votes", "baselines", "channel_similarities", "rate_task"),
+            *("baselines", "rate_task", "--cores", "2"),
             *("--configfile", str(setting), "--config", "preset=ci", f"shards={shards}"),
         )
-        files[shards] = {path.relative_to(results): path.read_bytes() for path in results.rglob("*.parquet")}
+        files[shards] = {
+            path.relative_to(results): path.read_bytes()
+            for path in results.rglob("*.parquet")
+            if path.parent.name != "scored"  # what is scored is remembered by the images of a shard
+        }
         shutil.rmtree(results)
     (calibrated,) = (path for path in files[3] if path.name == "temperatures.parquet")
     del files[3][calibrated]
