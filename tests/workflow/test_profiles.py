@@ -47,6 +47,14 @@ def test_every_job_says_how_much_memory_and_time_it_takes(project, profile, pres
     assert found.keys() - sized <= (LOCAL if profile == "slurm" else {"all"})
 
 
+def test_no_job_asks_a_cluster_for_more_processors_than_a_node_has(project):
+    setting = yaml.safe_load((project.root / "workflow/profiles/slurm/config.yaml").read_text())
+    text = "\n".join(path.read_text() for path in (project.root / "workflow/rules").glob("*.smk"))
+    rules = re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", text, re.MULTILINE)
+    greedy = {name for name, body in rules if re.search(r"^    threads: \d\d", body, re.MULTILINE)}
+    assert greedy == {"cost"} == setting["set-threads"].keys()
+
+
 def test_a_gpu_is_for_the_jobs_that_use_one(project, profile):
     """Those whose command is told how many it has; no other step would see it."""
     setting = yaml.safe_load((project.root / "workflow/profiles" / profile / "config.yaml").read_text())

@@ -88,8 +88,8 @@ rule cost:
         "../../environment.yml"
     # More than any machine has, which Snakemake lowers to --cores: no other job runs beside it and disturbs its
     # timings. (workflow.cores would ask --unlock for a number of cores.) It computes on `threads` of the config,
-    # as every step; on a cluster a job has its cores to itself.
-    threads: 1024 if workflow.local_exec else config["threads"]
+    # as every step; on a cluster a job has its cores to itself, and the profile sets one.
+    threads: 1024
     resources:
         gpu=0,
     params:
