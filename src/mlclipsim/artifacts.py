@@ -485,11 +485,7 @@ def iterate_table(
     path: Path | str, schema: str, columns: list[str] | None = None, *, rows: int = 256
 ) -> Iterator[pd.DataFrame]:
     """:func:`read_table` in pieces of ``rows`` rows, so that any number of images fits a flat memory."""
-    # Buffered ahead, as is pyarrow's default, a file stays in memory whole until its end.
-    with (
-        _checked(path, schema),
-        pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as stored,
-    ):
+    with _opened(path, schema) as stored:
         batches = stored.iter_batches(rows, columns=columns)
         while (batch := next(batches, None)) is not None:
             yield _plain(pa.Table.from_batches([batch]))
@@ -501,7 +497,7 @@ def row_group_sizes(path: Path | str, schema: str) -> list[int]:
     Raises:
         ArtifactError: as :func:`read_table`.
     """
-    with _checked(path, schema), pq.ParquetFile(path) as stored:
+    with _opened(path, schema) as stored:
         groups = range(stored.num_row_groups)
         return [stored.metadata.row_group(number).num_rows for number in groups]
 
@@ -521,7 +517,7 @@ def iterate_row_groups(
 def _row_groups(
     path: Path | str, schema: str, columns: list[str] | None = None, numbers: Iterable[int] | None = None
 ) -> Iterator[pa.Table]:
-    with _checked(path, schema), pq.ParquetFile(path, pre_buffer=False) as stored:
+    with _opened(path, schema) as stored:
         for number in range(stored.num_row_groups) if numbers is None else numbers:
             yield stored.read_row_group(number, columns)
 
@@ -554,6 +550,17 @@ def _with_own_names(table: pa.Table) -> pa.Table:
             text = table.column(place).cast(column.type.value_type)
             table = table.set_column(place, column.name, text)
     return table.combine_chunks()
+
+
+@contextmanager
+def _opened(path: Path | str, schema: str) -> Iterator[pq.ParquetFile]:
+    """A stored table to be read piece by piece."""
+    # Buffered ahead, as is pyarrow's default, a file stays in memory whole until its end.
+    with (
+        _checked(path, schema),
+        pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as stored,
+    ):
+        yield stored
 
 
 @contextmanager
