@@ -111,6 +111,17 @@ def test_rows_are_the_metric_of_each_pair(tmp_path: Path, pictures: dict[str, np
         np.testing.assert_allclose([row.layer_01, row.layer_02, row[-1]], expected[0], atol=1e-6)
 
 
+def test_bfloat16_rounds_the_tower_and_nothing_else(tmp_path: Path, pictures: dict[str, np.ndarray]) -> None:
+    order = [name for name in pictures if "." in name]
+    inputs = tables(tmp_path, pictures, order, ["r0", "r1", "r2", "r3"])
+    numbers = ["layer_01", "layer_02", "global"]
+    single, half = run(tmp_path, inputs)[numbers], run(tmp_path, inputs, precision="bfloat16")[numbers]
+    difference = (single - half).abs().to_numpy()
+    assert 1e-6 < difference.max() < 1e-2
+    # Not rounded to eight bits on the way: of numbers near 1 those would be multiples of 1/256.
+    assert np.abs(half * 256 - np.round(half * 256)).to_numpy().max() > 0.01
+
+
 def test_each_reference_is_encoded_once(
     tmp_path: Path, pictures: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -250,6 +250,15 @@ def test_canonical_json_ignores_order():
         canonical({"a": float("nan")})
 
 
+def test_precision_makes_other_results_of_what_passes_through_networks_only():
+    usual, half = (load({"precision": p}, planning=True) for p in ("float32", "bfloat16"))
+    assert "precision" not in usual.slice("predictions")
+    for step in ("predictions", "similarities", "votes"):
+        assert usual.digest(step, "scene-clip") != half.digest(step, "scene-clip")
+    for step in ("references", "pcmp_images", "pcmp_pairs", "baselines"):
+        assert usual.digest(step) == half.digest(step)
+
+
 def test_run_is_default_only_for_the_presets_own_encoder():
     assert load(planning=True).run == "default"
     assert load({"encoder": "scene-clip-resnet"}, planning=True).run == "scene-clip-resnet"

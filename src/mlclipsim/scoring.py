@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from mlclipsim import encoders, heatmap
 from mlclipsim.atomic import atomic
-from mlclipsim.devices import Pieces, own_device
+from mlclipsim.devices import Pieces, ahead, moved, own_device
 from mlclipsim.images import ImageError, read_image, to_tensor
 from mlclipsim.metric import Encoded, MLCLIPSim, SizePolicy
 from mlclipsim.pairing import Pair
@@ -96,7 +96,7 @@ def score_pairs(
     if len(pairs) > 1 and len({pair.reference for pair in pairs}) == 1:
         shared = metric.encode(_batch(metric, [read_image(pairs[0].reference)]))
     pieces: defaultdict[tuple[int, ...], Pieces] = defaultdict(Pieces)  # by size of image
-    for window in _windows(pairs, WINDOW_BATCHES * batch_size):
+    for window in ahead(_windows(pairs, WINDOW_BATCHES * batch_size), metric.theta.device):
         outcomes: dict[Pair, Outcome] = {}
         sizes: dict[tuple[int, ...], list[_Loaded]] = {}
         for item in window:
@@ -184,7 +184,7 @@ def _compare(
 
 
 def _batch(metric: MLCLIPSim, images: list[np.ndarray]) -> Tensor:
-    return to_tensor(np.stack(images)).to(metric.theta.device)
+    return moved(to_tensor(np.stack(images)), metric.theta.device)
 
 
 def score_files(

@@ -8,7 +8,7 @@ from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -18,7 +18,7 @@ from mlclipsim import channels, metric, plugins
 from mlclipsim.artifacts import iterate_row_groups, row_group_sizes, stream_table
 from mlclipsim.comparison import Comparison, Encoded
 from mlclipsim.datasets.references import StoredReferences
-from mlclipsim.devices import Pieces, own_device
+from mlclipsim.devices import Pieces, ahead, forward_passes, moved, own_device
 from mlclipsim.encoders import Encoder, load_encoder
 from mlclipsim.images import decode_batch
 from mlclipsim.layer_weights import GLOBAL, layer_name
@@ -26,6 +26,8 @@ from mlclipsim.places import locate
 from mlclipsim.shards import WHOLE, Shard
 
 __all__ = ["build", "load_entry"]
+
+_COLUMNS = ["image_id", "reference_id", "image"]
 
 
 def build(
@@ -42,7 +44,8 @@ def build(
     from the same forward pass.
 
     Args:
-        spec: ``encoder``: {``name``, ``entry``: its catalog entry}; ``batch_size``; ``threads``.
+        spec: ``encoder``: {``name``, ``entry``: its catalog entry}; ``batch_size``; ``threads``;
+            [``precision`` of the encoder, ``float32`` or ``bfloat16``].
         inputs: ``checkpoint`` is the network that another step made, for encoders of source ``lit``.
 
     Raises:
@@ -68,25 +71,25 @@ def build(
         stream_table(outputs["products"], "products") if wants_terms else nullcontext() as append_terms,
         tqdm(total=total, desc=f"similarities, {name}", unit="image") as progress,
         torch.no_grad(),
+        forward_passes(device, spec.get("precision", "float32")),
     ):
-        columns = ["image_id", "reference_id", "image"]
-        for group in iterate_row_groups(inputs["images"], "images", columns, numbers=mine):
+        groups = iterate_row_groups(inputs["images"], "images", _COLUMNS, numbers=mine)
+        for _, batches in groupby(ahead(_decoded(groups, references, batch_size), device), itemgetter(0)):
             rows: list[tuple[Any, ...]] = []
             terms: list[list[torch.Tensor]] = []
-            images = group[columns].itertuples(index=False, name=None)
-            for reference_id, of_reference in groupby(images, key=itemgetter(1)):
-                encoded = comparison.encode(decode_batch([references.get(reference_id)]).to(device))
-                for batch in _batches(of_reference, batch_size):
-                    stored = [image for _, _, image in batch]
-                    compare = partial(_compare, comparison, encoded, wants_terms=wants_terms)
-                    values: list[list[float]] = []
-                    for similar, products in pieces.map(compare, stored):
-                        values += similar
-                        terms += products
-                    rows += [
-                        (image, reference_id, *row) for (image, _, _), row in zip(batch, values, strict=True)
-                    ]
-                    progress.update(len(batch))
+            for batch in batches:
+                if batch.reference is not None:
+                    encoded = comparison.encode(moved(batch.reference, device))
+                compare = partial(_compare, comparison, encoded, wants_terms=wants_terms)
+                values: list[list[float]] = []
+                for similar, products in pieces.map(compare, batch.images):
+                    values += similar
+                    terms += products
+                rows += [
+                    (name, batch.reference_id, *row)
+                    for name, row in zip(batch.image_ids, values, strict=True)
+                ]
+                progress.update(len(values))
             frame = pd.DataFrame(rows, columns=["image_id", "reference_id", *names])
             append(frame)
             if append_terms is not None:
@@ -94,11 +97,33 @@ def build(
                 append_terms(channels.to_table(frame[["image_id", "reference_id"]], names, of_layers))
 
 
+class _Batch(NamedTuple):
+    """Images of one reference, decoded, and it with the first of them."""
+
+    group: int  # number of their row group, among those that are read
+    reference_id: str
+    reference: torch.Tensor | None  # (1, 3, H, W); None: as before
+    image_ids: list[str]
+    images: torch.Tensor  # (N, 3, H, W)
+
+
+def _decoded(groups: Iterable[pd.DataFrame], references: StoredReferences, size: int) -> Iterator[_Batch]:
+    """Batches of up to ``size`` images."""
+    for number, group in enumerate(groups):
+        images = group[_COLUMNS].itertuples(index=False, name=None)
+        for reference_id, of_reference in groupby(images, key=itemgetter(1)):
+            reference: torch.Tensor | None = decode_batch([references.get(reference_id)])
+            for batch in _batches(of_reference, size):
+                image_ids, _, stored = zip(*batch, strict=True)
+                yield _Batch(number, reference_id, reference, list(image_ids), decode_batch(stored))
+                reference = None
+
+
 def _compare(
-    comparison: Comparison, encoded: Encoded, stored: list[bytes], *, wants_terms: bool
+    comparison: Comparison, encoded: Encoded, images: torch.Tensor, *, wants_terms: bool
 ) -> tuple[list[list[float]], list[list[torch.Tensor]]]:
-    """Similarities of stored images to an encoded one, by layer, and their terms if asked for."""
-    distorted = decode_batch(stored).to(encoded.tokens[0].device)
+    """Similarities of images to an encoded one, by layer, and their terms if asked for."""
+    distorted = moved(images, encoded.tokens[0].device)
     values: list[list[float]] = []
     terms: list[list[torch.Tensor]] = []
     for x, y in comparison.pairs(encoded, distorted):

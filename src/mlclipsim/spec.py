@@ -426,17 +426,19 @@ class Plan:
         }
         document = ("preset", "run")
         figure = (*document, "style")
+        # not said where it is the usual one: steps take that for granted
+        passes = ("batch_size",) if config["precision"] == "float32" else ("batch_size", "precision")
         trained = ("codec", "compression", "encoder", "teacher", "feature_network")
         keys: dict[str, tuple[str, ...]] = {
             "references": ("references",),
             "lit_encoder": ("lit", "encoder", "references"),
             "pcmp_images": ("pcmp",),
             "pcmp_pairs": ("pcmp",),
-            "temperatures": ("voters", "batch_size"),
-            "predictions": ("voters", "batch_size"),
+            "temperatures": ("voters", *passes),
+            "predictions": ("voters", *passes),
             "votes": ("votes", "folds"),
-            "similarities": ("encoder", "batch_size"),
-            "channel_similarities": ("encoder", "batch_size"),
+            "similarities": ("encoder", *passes),
+            "channel_similarities": ("encoder", *passes),
             "fit": ("fit", "encoder"),
             "baselines": ("metrics", "roles", "batch_size", "cache"),
             "clip_scores": ("encoder",),
@@ -450,8 +452,8 @@ class Plan:
             "table_8": (*document, "benchmark", "folds", "votes"),
             "human_images": ("dataset",),
             "human_baselines": ("metrics", "roles", "batch_size", "cache"),
-            "human_predictions": ("voters", "batch_size"),
-            "human_similarities": ("encoder", "batch_size"),
+            "human_predictions": ("voters", *passes),
+            "human_similarities": ("encoder", *passes),
             "human_iqa": ("datasets", "benchmark", "metrics", "votes", "known"),
             "machine_iqa": ("datasets", "benchmark", "metrics", "votes", "known"),
             "figure_7": (*figure, "human", "votes"),

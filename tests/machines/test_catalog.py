@@ -10,13 +10,16 @@ import pytest
 import torch
 import yaml
 
+from mlclipsim import spec
 from mlclipsim.artifacts import ArtifactError, sha256_of
+from mlclipsim.devices import forward_passes
 from mlclipsim.machines import Classifier, Segmenter, load
 
 sys.path.insert(0, str(Path(__file__).parent))
 from onnx_bytes import model
 
 CATALOG = yaml.safe_load(Path("config/catalog/machines.yaml").read_text())
+PACKAGED = [name for name, entry in CATALOG.items() if str(entry.get("weights")).startswith("package:")]
 IMAGE = ["n", 3, "h", "w"]
 
 
@@ -104,6 +107,23 @@ def test_fit_of_a_segmenter(tmp_path):
     graph = model(["Identity"], [IMAGE], IMAGE)
     with pytest.raises(ValueError, match="fit of a segmenter: expected whole or stretch, got 'crop'"):
         load("odd", entry(tmp_path / "m.onnx", graph, task="segmentation"))
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_packaged_networks_answer_much_the_same_in_bfloat16(name):
+    machine = load(name, spec.load(planning=True).entry("machines", name))
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    single = machine.predict(images)
+    with forward_passes(machine.device, "bfloat16"):
+        half = machine.predict(images)
+    for one, other in zip(single, half, strict=True):
+        if machine.task == "segmentation":
+            assert (one == other).mean() > 0.9
+        elif machine.task == "classification":
+            assert 0 < np.abs(one - other).max() < 0.05 * np.ptp(one)
+        else:
+            assert other.corners.dtype == other.scores.dtype == np.float32
+            assert other.scores[:1] == pytest.approx(one.scores[:1], abs=0.05)
 
 
 def test_catalog_states_the_family_of_the_backbone():

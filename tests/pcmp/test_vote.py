@@ -190,6 +190,15 @@ def test_predicting_twice_gives_the_same_bytes_and_other_batches_nearly(predicte
     np.testing.assert_allclose(one["kl"], other["kl"], rtol=1e-4, atol=1e-6)
 
 
+def test_bfloat16_moves_predictions_a_little(predicted, tmp_path):
+    spec, inputs, outputs, _, _ = predicted
+    again = {name: tmp_path / f"again-{name}.parquet" for name in outputs}
+    vote.predict(spec | {"precision": "bfloat16"}, inputs, again)
+    one, other = (read_table(o["predictions"], "predictions") for o in (outputs, again))
+    assert 0 < (one["logit_cosine"] - other["logit_cosine"]).abs().max() < 0.02
+    pd.testing.assert_series_equal(one["psnr_seen_db"], other["psnr_seen_db"])  # images are not rounded
+
+
 def test_images_of_several_sizes_with_temperatures_from_elsewhere(predicted, tmp_path):
     """As of photographs that people judged: no labels to calibrate on, and references differ in size."""
     spec, inputs, outputs, machines, _ = predicted

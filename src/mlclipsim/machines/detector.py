@@ -77,11 +77,12 @@ class Detector(Machine):
 
 
 def _torchvision(network: nn.Module, images: Tensor) -> list[Found]:
-    return [(found["boxes"], found["scores"], found["labels"]) for found in network(list(images))]
+    found = network(list(images))
+    return [(each["boxes"].float(), each["scores"].float(), each["labels"]) for each in found]
 
 
 def _yolox(network: nn.Module, images: Tensor) -> list[Found]:
-    return [decode_yolox(raw, images.shape[-1]) for raw in network(images)]
+    return [decode_yolox(raw, images.shape[-1]) for raw in network(images).float()]
 
 
 OUTPUTS: dict[str, Callable[[nn.Module, Tensor], list[Found]]] = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ from mlclipsim.artifacts import (
     write_table,
 )
 from mlclipsim.datasets.references import StoredReferences
-from mlclipsim.devices import own_device
+from mlclipsim.devices import ahead, forward_passes, moved, own_device
 from mlclipsim.images import decode_batch, image_size
 from mlclipsim.machines import Machine, load
 from mlclipsim.pcmp.divergence import ALL_KINDS, abstains, compare, fit_temperature
@@ -52,7 +53,7 @@ def calibrate(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, 
         ValueError: a classifier, but no labelled reference to calibrate it on.
     """
     torch.set_num_threads(spec["threads"])
-    machines = _machines(spec["voters"])
+    machines = _machines(spec["voters"], own_device())
     write_table(outputs["calibrated"], _calibrated(spec, machines, inputs["references"]), "voters")
 
 
@@ -75,7 +76,8 @@ def predict(
         ArtifactError: a voter that ``calibrated`` lacks.
     """
     torch.set_num_threads(spec["threads"])
-    machines = _machines(spec["voters"])
+    device = own_device()
+    machines = _machines(spec["voters"], device)
     index = read_table(inputs["references"], "references", columns=["reference_id", "role", "label"])
     labels = dict(zip(index["reference_id"], index["label"], strict=True))
     stored = StoredReferences(inputs["references"])
@@ -93,12 +95,15 @@ def predict(
         stream_table(outputs["predictions"], "predictions") as append,
         tqdm(total=sum(sizes[number] for number in mine), desc="predict", unit="image") as progress,
     ):
-        for group in iterate_row_groups(inputs["images"], "images", columns, numbers=mine):
+        groups = iterate_row_groups(inputs["images"], "images", columns, numbers=mine)
+        decoded = ahead(_decoded(groups, stored, spec["batch_size"]), device)
+        for _, batches in groupby(decoded, key=lambda batch: batch.group):
             parts = []
             references: dict[str, _Reference] = {}
-            for frame in _of_one_size(_batches(group, spec["batch_size"])):
-                parts += _predicted(machines, frame, references, stored, labels, temperatures)
-                progress.update(len(frame))
+            for batch in batches:
+                with forward_passes(device, spec.get("precision", "float32")):
+                    parts += _predicted(machines, batch, references, labels, temperatures)
+                progress.update(len(batch.frame))
             append(pd.concat(parts))
             accuracy.count(references, [name for name in references if name not in counted])
     if "voters" in outputs:
@@ -106,27 +111,33 @@ def predict(
         write_table(outputs["voters"], add_up([known, read] if shard.first else [read]), "voters")
 
 
+def _decoded(groups: Iterable[pd.DataFrame], stored: StoredReferences, size: int) -> Iterator[_Batch]:
+    """Batches of up to ``size`` images, and with those of a reference that is new in its row group, it."""
+    for number, group in enumerate(groups):
+        known: set[str] = set()
+        for frame in _of_one_size(_batches(group, size)):
+            new = {name: stored.get(name) for name in frame["reference_id"].unique() if name not in known}
+            known |= set(new)
+            yield _Batch(number, frame, new, decode_batch([*frame["image"], *new.values()]))
+
+
 def _predicted(
     machines: dict[str, Machine],
-    frame: pd.DataFrame,
+    batch: _Batch,
     references: dict[str, _Reference],
-    stored: StoredReferences,
     labels: dict[str, int],
     temperatures: pd.Series,
 ) -> list[pd.DataFrame]:
-    """The rows of ``predictions`` of some images of one size, by voter.
-
-    References that ``references`` lacks go through the machines with the images, and are added to it.
-    """
-    needed = [name for name in dict.fromkeys(frame["reference_id"]) if name not in references]
-    references |= {name: _Reference(stored.get(name), {}) for name in needed}
-    batch = decode_batch([*frame["image"], *(references[name].image for name in needed)])
+    """The rows of ``predictions`` of a batch, by voter. Its new references are added to ``references``."""
+    frame = batch.frame
+    references |= {name: _Reference(image, {}) for name, image in batch.new.items()}
     here = {name: references[name] for name in frame["reference_id"]}
     parts = []
+    images = moved(batch.images, next(iter(machines.values())).device)
     for voter, machine in machines.items():
-        seen = machine.preprocess(batch.to(machine.device))
-        answers = machine.answers(batch, seen)
-        for name, answer in zip(needed, answers[len(frame) :], strict=True):
+        seen = machine.preprocess(images)
+        answers = machine.answers(images, seen)
+        for name, answer in zip(batch.new, answers[len(frame) :], strict=True):
             references[name].answers[voter] = answer
         part = _compared(
             frame["image_id"],
@@ -137,7 +148,7 @@ def _predicted(
             np.array([labels[name] for name in frame["reference_id"]]),
             float(temperatures[voter]),
         )
-        resized = machine.resizes(*batch.shape[-2:])
+        resized = machine.resizes(*batch.images.shape[-2:])
         parts.append(
             part.assign(
                 psnr_seen_db=_psnr_seen(machine, frame["reference_id"], here, seen[: len(frame)])
@@ -148,8 +159,7 @@ def _predicted(
     return parts
 
 
-def _machines(entries: dict[str, dict[str, Any]]) -> dict[str, Machine]:
-    device = own_device()
+def _machines(entries: dict[str, dict[str, Any]], device: torch.device) -> dict[str, Machine]:
     return {name: load(name, entry).to(device) for name, entry in entries.items()}
 
 
@@ -158,7 +168,8 @@ def _calibrated(spec: dict[str, Any], machines: dict[str, Machine], references: 
     index = read_table(references, "references", columns=["reference_id", "role", "label"])
     labels = dict(zip(index["reference_id"], index["label"], strict=True))
     sample = _calibration_sample(index)
-    clean = _on_sample(machines, StoredReferences(references), sample, spec["batch_size"])
+    with forward_passes(next(iter(machines.values())).device, spec.get("precision", "float32")):
+        clean = _on_sample(machines, StoredReferences(references), sample, spec["batch_size"])
     temperatures = {
         name: fit_temperature(
             np.array([clean[reference_id].answers[name] for reference_id in sample]),
@@ -192,6 +203,15 @@ def _of_one_size(frames: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         sizes = np.array([image_size(data) for data in frame["image"]])
         for _, part in frame.groupby(np.unique(sizes, axis=0, return_inverse=True)[1].reshape(-1)):
             yield part
+
+
+class _Batch(NamedTuple):
+    """Images of one size, decoded, and the references among them that no earlier batch had."""
+
+    group: int  # number of their row group, among those that are read
+    frame: pd.DataFrame  # the rows of ``images``
+    new: dict[str, bytes]  # references by id, as stored
+    images: torch.Tensor  # (N + R, 3, H, W): of ``frame``, then ``new``
 
 
 class _Reference(NamedTuple):
