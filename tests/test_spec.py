@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
 from mlclipsim import spec
-from mlclipsim.spec import ConfigError, canonical, load, merge
+from mlclipsim.spec import ConfigError, canonical, export_environment, load, merge
 from mlclipsim.steps import STEPS
 
 
@@ -257,6 +259,17 @@ def test_precision_makes_other_results_of_what_passes_through_networks_only():
         assert usual.digest(step, "scene-clip") != half.digest(step, "scene-clip")
     for step in ("references", "pcmp_images", "pcmp_pairs", "baselines"):
         assert usual.digest(step) == half.digest(step)
+
+
+def test_jobs_get_their_environment_and_what_the_user_set_stays(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("mlclipsim.spec.os.environ", {"PATH": "/bin", "TQDM_MININTERVAL": "1"})
+    plan = load(planning=True)
+    export_environment(plan)
+    given = dict(os.environ)
+    assert given["PATH"] == f"{Path(sys.executable).parent}{os.pathsep}/bin"
+    assert given["MLCLIPSIM_ASSETS"] == str(plan.assets_dir)
+    assert given["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
+    assert given["TQDM_MININTERVAL"] == "1"
 
 
 def test_run_is_default_only_for_the_presets_own_encoder():
