@@ -27,8 +27,8 @@ def own_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def forward_passes(device: torch.device, precision: str = "float32") -> torch.autocast:
-    """A context for forward passes in ``float32`` or ``bfloat16``, which a GPU does in about half the time.
+def forward_passes(device: torch.device, precision: str) -> torch.autocast:
+    """A context for forward passes in ``float32`` or ``bfloat16``, which GPUs are made for.
 
     Parameters stay in float32, and so do cosines and divergences, which are computed outside of networks. In
     bfloat16, similarities move by up to 1e-2 (docs/scale.md).
