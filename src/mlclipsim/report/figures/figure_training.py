@@ -35,9 +35,10 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
     shades = matplotlib.colormaps["viridis_r"].resampled(len(points) + 2)
     colours = {point: shades((number + 1) / (len(points) + 1)) for number, point in enumerate(points)}
     rows = -(-len(arms) // _PER_ROW)
+    per_row = -(-len(arms) // rows)  # as even as they go: five panels are three and two, not four and one
     height = 12 + 38 * rows
     with page(spec, outputs, height_mm=height) as figure:
-        panels = figure.subplots(rows, min(_PER_ROW, len(arms)), sharex=True, sharey=True, squeeze=False)
+        panels = figure.subplots(rows, per_row, sharex=True, sharey=True, squeeze=False)
         figure.subplots_adjust(
             left=0.07, right=0.99, top=1 - 9 / height, bottom=13 / height, wspace=0.08, hspace=0.3
         )
@@ -46,8 +47,9 @@ def make(spec: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path]
         for axes, arm in zip(panels.flat, arms, strict=False):
             _panel(axes, frame[frame["arm"] == arm], colours)
             axes.set_title(label(arm), loc="left", fontweight="bold")
-        for axes in panels[-1]:
+        for axes in panels.flat[len(arms) - per_row : len(arms)]:  # the lowest panel of each column
             axes.set_xlabel("step")
+            axes.tick_params(labelbottom=True)
         for axes in panels[:, 0]:
             axes.set_ylabel("validation loss / start")
         figure.legend(
