@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from mlclipsim.comparison import Encoded
 from mlclipsim.deep_features import DeepFeatures, distance
+from mlclipsim.folding import fold_batch_norms
 from mlclipsim.machines import Machine
 from mlclipsim.metric import MLCLIPSim
 
@@ -86,10 +87,14 @@ class Originals:
 
 
 class ClipDissimilarity(Term):
-    """``1 - S`` of ML-CLIPSim, whatever its weights."""
+    """``1 - S`` of ML-CLIPSim, whatever its weights.
+
+    Batch norms of its tower are folded: a training looks through them thousands of times, forward and backward.
+    """
 
     def __init__(self, metric: MLCLIPSim) -> None:
         super().__init__()
+        fold_batch_norms(metric.encoder.visual)
         self.metric = metric
         self._kind: Encoded | None = None
 
