@@ -21,7 +21,7 @@ SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake
 # What else is configured of the run through SLURM: make test-slurm SLURM_CONFIG=encoder=scene-clip-resnet
 SLURM_CONFIG ?=
 
-.PHONY: help reproduce setup test test-quick test-slurm chaos check-results bench bench-scale bench-metric docs lock lint \
+.PHONY: help reproduce setup test test-quick test-slurm chaos check-results bench bench-scale bench-metric bench-gpu docs lock lint \
   clean
 
 help:  ## this list
@@ -97,6 +97,9 @@ bench-scale: $(READY)  ## processor time and memory of each step with 1, 4 and 1
 
 bench-metric: $(READY)  ## cost of the metric beside its bare encoder and beside LPIPS, DISTS, MS-SSIM, VIF
 	@$(BIN)/python tests/bench_metric.py
+
+bench-gpu: $(READY)  ## whether a GPU is kept busy, and agrees with the processor (needs one)
+	@$(BIN)/python tests/workflow/bench_gpu.py $(ARGUMENTS)
 
 docs: $(READY)  ## the documentation as a site, in build/site (it searches only when served: mkdocs serve)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

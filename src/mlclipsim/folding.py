@@ -1,8 +1,7 @@
-"""Batch norms of a frozen network, folded into the convolutions before them: the same function in fewer passes.
+"""Batch norms of a frozen network, folded into the convolutions before them: the same function, fewer passes.
 
-In evaluation a batch norm scales and shifts each channel by constants. Whoever only needs outputs spares a pass
-over each map; whoever descends through the network spares two, of which the backward one costs more than it does
-for most of the convolutions that surround it.
+In evaluation a batch norm scales and shifts each channel by constants, and so can the convolution before it.
+What is spared is a pass over each map, and on the way back another.
 """
 
 from __future__ import annotations
@@ -18,10 +17,9 @@ __all__ = ["fold_batch_norms"]
 def fold_batch_norms(network: nn.Module) -> nn.Module:
     """The network, changed in place: equal to rounding, its folded parameters asking for no gradient.
 
-    Folded is a ``BatchNorm2d`` that directly follows a ``Conv2d`` in the order in which its parent registered the
-    two, of as many channels; timm's, which carry an activation, leave it behind. Networks without any are left as
-    they are. Only for networks that call their parts in the order in which they were registered, as timm's and
-    torchvision's do.
+    Folded is a ``BatchNorm2d`` that follows a ``Conv2d`` of as many channels in the order in which their
+    parent registered them; timm's, which carry an activation, leave it behind. Networks without any stay as
+    they are. Only for networks that call their parts in that order, as timm's and open_clip's do.
 
     Raises:
         ValueError: the network is in training mode, where batch norms are no constants.

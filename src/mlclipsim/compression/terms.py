@@ -89,7 +89,7 @@ class Originals:
 class ClipDissimilarity(Term):
     """``1 - S`` of ML-CLIPSim, whatever its weights.
 
-    Batch norms of its tower are folded: a training looks through them thousands of times, forward and backward.
+    Batch norms of its tower are folded: a training goes through them thousands of times, there and back.
     """
 
     def __init__(self, metric: MLCLIPSim) -> None:
