@@ -21,8 +21,8 @@ SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake
 # What else is configured of the run through SLURM: make test-slurm SLURM_CONFIG=encoder=scene-clip-resnet
 SLURM_CONFIG ?=
 
-.PHONY: help reproduce setup test test-quick test-slurm chaos check-results bench bench-scale bench-metric bench-gpu docs lock lint \
-  clean
+.PHONY: help reproduce setup test test-quick test-slurm chaos check-results bench bench-scale bench-metric bench-gpu docs \
+  lock lint clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
