@@ -32,6 +32,8 @@ setup: $(READY)  ## the environment, from the lock (SLURM=1: with Snakemake's pl
 # Does nothing when lock and package metadata are unchanged. Snakemake imports each plugin at every start, and the
 # one for SLURM brings pandas: a third of the start-up, so it stays only where it is wanted (make setup SLURM=1).
 # One of the two marks is there at a time, since the environment is either with that plugin or without.
+# Bytecode is compiled here: where Python is told to write none (PYTHONDONTWRITEBYTECODE, as in many containers), each
+# job would compile what it imports, which is half of the time that a planned run or a short job takes.
 $(READY): requirements.lock pyproject.toml
 	@python=""; for candidate in $(PYTHON) python3 python3.12 python3.11 python3.13; do \
 	  if "$$candidate" -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; \
@@ -42,7 +44,7 @@ $(READY): requirements.lock pyproject.toml
 	[ -x .uv/bin/uv ] || { "$$python" -m venv .uv && .uv/bin/pip install --quiet --disable-pip-version-check uv; }; \
 	[ -x $(BIN)/python ] || .uv/bin/uv venv --quiet --python "$$(command -v "$$python")" .venv; \
 	export VIRTUAL_ENV="$(CURDIR)/.venv"; \
-	.uv/bin/uv pip sync --require-hashes requirements.lock; \
+	.uv/bin/uv pip sync --require-hashes --compile-bytecode requirements.lock; \
 	.uv/bin/uv pip install --quiet --no-deps --editable .; \
 	$(if $(SLURM),,.uv/bin/uv pip uninstall --quiet snakemake-executor-plugin-slurm)
 	@rm -f .venv/.ready .venv/.ready-slurm && touch $@
@@ -67,8 +69,8 @@ reproduce: $(READY)  ## all tables and figures (PRESET=embedded, CORES=all, TARG
 	    "run the same command again, which goes on from there" >&8; fi; exit $$code; }; \
 	echo "== reproduce: done: results/$(PRESET)/default/{tables,figures}"
 
-test: $(READY)  ## all tests (TESTS=path for some)
-	@$(BIN)/python -m pytest $(TESTS)
+test: $(READY)  ## all tests, two at a time (TESTS=path for some)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal $(TESTS)
 
 test-quick: $(READY)  ## the quick tests, under two minutes on two cores
 	@$(BIN)/python -m pytest -q -n 2 -m "not slow and not workflow and not assets" $(TESTS)
