@@ -141,10 +141,12 @@ def lose_node(cluster: Cluster, step: str) -> bool:
 def requests(cluster: Cluster, project: Project) -> list[str]:
     """Whether jobs asked SLURM for what the profile says, and some ran more than once."""
     profile = yaml.safe_load((project.root / "workflow/profiles/slurm/config.yaml").read_text())
+    wanted_by = profile["set-resources"]
+    wanted_by |= {f"{group}_{rule}": wanted_by[rule] for rule, group in profile["groups"].items()}
     problems, jobs = [], cluster.jobs()
     for job in jobs:
-        rule = job["Comment"].removeprefix("rule_").split("_wildcards_")[0]
-        wanted = profile["set-resources"][rule]
+        rule = job["Comment"].removeprefix("rule_").split("_wildcards_")[0]  # or a group, then its rule
+        wanted = wanted_by[rule]
         gpus = job.get("TresPerJob", "gres:gpu:0").rpartition(":")[2]
         if int(gpus) != wanted.get("gpu", 0) or (job["Partition"] == "gpu") != bool(wanted.get("gpu")):
             problems.append(f"{rule} asked for {gpus} GPUs in partition {job['Partition']}")
