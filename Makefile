@@ -18,8 +18,8 @@ BIN    := .venv/bin
 READY  := .venv/.ready$(if $(SLURM),-slurm)
 SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake
 
-# What else is configured of the run through SLURM: make test-slurm SLURM_CONFIG=encoder=scene-clip-resnet
-SLURM_CONFIG ?=
+# What is configured of the run through SLURM: make test-slurm SLURM_CONFIG="shards=2 encoder=scene-clip-resnet"
+SLURM_CONFIG ?= shards=3
 
 .PHONY: help reproduce setup test test-quick test-slurm chaos check-results bench bench-scale bench-metric bench-gpu docs \
   lock lint clean

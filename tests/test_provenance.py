@@ -51,6 +51,29 @@ def test_measured_things_stand_apart(files):
     assert first["measured"] != second["measured"]
 
 
+def test_what_workers_have_used_is_measured(files):
+    """Of each the second of its own that it needs, and the memory that it alone holds."""
+    code = f"""
+import joblib, time
+from pathlib import Path
+from mlclipsim import provenance
+from mlclipsim.workers import worker_processes
+
+def work():
+    held, end = bytearray(400 * 2**20), time.process_time() + 1
+    while time.process_time() < end:
+        pass
+
+if __name__ == "__main__":
+    list(worker_processes(2)(joblib.delayed(work)() for _ in range(2)))
+    paths = {{"csv": Path({str(files[1]["csv"])!r})}}
+    measured = provenance.collect("table_2", {SPEC}, paths, paths, started=0.0)["measured"]
+    assert measured["cpu_seconds"] > 2, measured
+    assert measured["peak_mib"] > 400, measured
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
 def test_outside_a_repository_there_is_no_commit(files, tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     monkeypatch.chdir(tmp_path)

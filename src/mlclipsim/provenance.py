@@ -196,6 +196,8 @@ def collect(
 
 def _resources() -> dict[str, float]:
     """What the process and its children have used so far: processor time, and memory of the largest."""
+    if workers := sys.modules.get("mlclipsim.workers"):  # without it none was started
+        workers.end_workers()
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return {
         "cpu_seconds": round(sum(part.ru_utime + part.ru_stime for part in used), 3),
