@@ -93,6 +93,8 @@ def test_what_a_running_job_must_have_done_by_now_counts():
         ("mlclipsim: 'x'\nmlclipsim: this is a KeyError; --debug shows where\n\n",
          "'x'; this is a KeyError; --debug shows where"),
         ("mlclipsim: early\nTraceback\n  Killed \n", "Killed"),
+        ("mlclipsim: a worker process was killed\n/resource_tracker.py:9: UserWarning: 6 leaked\n"
+         "  warnings.warn('resource_tracker: There appear to be %d '\n", "a worker process was killed"),
         ("", "it ended without a word"),
         (None, "it ended without a word"),
     ],
@@ -341,3 +343,12 @@ def test_a_dry_run_names_targets_too(run):
     assert made.said() == [
         "tabel_2 is neither a target nor a file that some rule makes; did you mean table_2?"
     ]
+
+
+def test_on_a_full_disk_a_job_that_said_nothing_had_no_room(tmp_path, monkeypatch):
+    log = tmp_path / "log.txt"
+    log.touch()
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=4096))
+    assert sentence(log).startswith(f"{log}: expected room to write, the disk is full")
+    log.write_text("mlclipsim: expected a, got b\n")
+    assert sentence(log) == "expected a, got b"

@@ -8,6 +8,7 @@ beginning, the end and failures are told.
 from __future__ import annotations
 
 import difflib
+import errno
 import logging
 import os
 import re
@@ -37,6 +38,8 @@ _UNKNOWN_SECONDS = 4.0  # of a job whose costs are not known: to start Python an
 _QUIET_SECONDS = 60.0  # after which the end of one job of many is told, too
 _TICK_SECONDS = 5.0  # between two looks at what is running, on a terminal
 _PRIOR_SECONDS = 30.0  # of forecast work: so much the forecast weighs against the pace of the run so far
+_LEAST_ROOM = 2**20  # bytes free; a disk with less is full
+_TRACKER = "resource_tracker"  # Python's, which complains after the end of a job whose worker was killed
 # What Snakemake and its plug-ins say about themselves, and what a failed job's line and the last say better.
 _CHATTER = (
     "Assuming unrestricted shared filesystem usage",
@@ -142,9 +145,8 @@ def sentence(log: Path, ending: str = "", outside: str = "") -> str:
             time limit.
     """
     try:
-        lines = [
-            line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
-        ]
+        text = log.read_text(encoding="utf-8", errors="replace")
+        lines = [line for line in text.splitlines() if line.strip() and _TRACKER not in line]
     except OSError:
         lines = []
     ours: list[str] = []
@@ -164,10 +166,15 @@ def sentence(log: Path, ending: str = "", outside: str = "") -> str:
 
 
 def _unwritable(log: Path) -> str:
-    """Why a job could say nothing in its log; empty: it could."""
+    """Why a job could say nothing in its log; empty: it could.
+
+    On a full disk what it had begun is removed when it ends, and leaves room for a line that it had not.
+    """
     try:
         with log.open("a", encoding="utf-8") as stream:
             stream.write("\n")
+        if shutil.disk_usage(log.parent).free < _LEAST_ROOM:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(log))
     except OSError as error:
         return mishap(error) or ""
     return ""
