@@ -96,6 +96,18 @@ def test_payload_is_the_entropy_estimate(model: str, random_codec: Make, photogr
     assert abs(payload - estimate) <= 0.02 * estimate + 16 * codec.n_strings * len(images)
 
 
+@pytest.mark.parametrize("model", [*PARALLEL, *SERIAL])
+def test_the_entropy_estimate_is_that_of_the_whole_forward(
+    model: str, random_codec: Make, photograph: Photograph
+) -> None:
+    network, image = random_codec(model).eval(), photograph(64, 64)
+    estimate = codecs.estimate_bits(network, image)
+    with torch.no_grad():
+        output = network(to_tensor(image)[None])  # its synthesis is in place again
+    assert output["x_hat"].shape == (1, 3, 64, 64)
+    assert estimate == sum(-float(p.double().log2().sum()) for p in output["likelihoods"].values())
+
+
 def test_training_goes_on_after_coding(random_codec: Make, photograph: Photograph) -> None:
     model = random_codec("mbt2018")
     model.train()

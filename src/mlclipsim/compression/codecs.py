@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from mlclipsim.artifacts import ArtifactError, sha256_of
 from mlclipsim.atomic import atomic
@@ -279,8 +279,8 @@ def estimate_bits(model: CompressionModel, image: np.ndarray) -> float:
 
     In bits. Real strings cost up to 2 percent more, and 16 bytes each, which the coder needs to end.
     """
-    with _coding(model):
-        likelihoods = forward(model, _tensor(image, model))["likelihoods"]
+    with _coding(model), _without_synthesis(model):
+        likelihoods = model(_padded(_tensor(image, model), model))["likelihoods"]
     return sum(-float(values.double().log2().sum()) for values in likelihoods.values())
 
 
@@ -296,6 +296,16 @@ def _coding(model: CompressionModel) -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         model.train(training)
+
+
+@contextmanager
+def _without_synthesis(model: CompressionModel) -> Iterator[None]:
+    """``forward`` decodes nothing, which is most of its work; all of the library's models call it ``g_s``."""
+    synthesis, model.g_s = model.g_s, nn.Identity()
+    try:
+        yield
+    finally:
+        model.g_s = synthesis
 
 
 def forward(model: CompressionModel, images: Tensor) -> dict[str, Any]:

@@ -35,4 +35,5 @@ class Segmenter(Machine):
         logits = self(images, preprocessed)
         if logits.shape[1] > 256:
             raise ValueError(f"a segmenter: expected at most 256 classes, got {logits.shape[1]}")
-        return logits.argmax(dim=1).to(torch.uint8).numpy(force=True)
+        labels = logits.max(dim=1).indices  # argmax takes two to three times as long over this axis
+        return labels.to(torch.uint8).numpy(force=True)
