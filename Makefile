@@ -20,6 +20,7 @@ SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake
 
 # What is configured of the run through SLURM: make test-slurm SLURM_CONFIG="shards=2 encoder=scene-clip-resnet"
 SLURM_CONFIG ?= shards=3
+SLURM_TARGETS ?= all
 
 .PHONY: help reproduce setup test test-quick test-slurm chaos check-results bench bench-scale bench-metric bench-gpu docs \
   lock lint clean
@@ -83,7 +84,7 @@ test-slurm:  ## the workflow through a real SLURM that loses jobs and nodes (as 
 	    echo "make: SLURM and munge are not installed; as root on Debian: apt-get install slurm-wlm munge" >&2; exit 1; fi; \
 	  apt-get update -qq; \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null; fi; \
-	python tests/slurm/check_run.py --config preset=ci $(SLURM_CONFIG)
+	python tests/slurm/check_run.py --targets $(SLURM_TARGETS) --config preset=ci $(SLURM_CONFIG)
 
 chaos: $(READY)  ## a campaign of faults, an hour; writes docs/faults.md (ARGUMENTS="--only disk" for some)
 	@$(BIN)/python -m tests.chaos --output docs/faults.md $(ARGUMENTS)

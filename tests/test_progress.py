@@ -95,6 +95,8 @@ def test_what_a_running_job_must_have_done_by_now_counts():
         ("mlclipsim: early\nTraceback\n  Killed \n", "Killed"),
         ("mlclipsim: a worker process was killed\n/resource_tracker.py:9: UserWarning: 6 leaked\n"
          "  warnings.warn('resource_tracker: There appear to be %d '\n", "a worker process was killed"),
+        ("mlclipsim: a worker process was killed\n/resource_tracker.py:9: UserWarning: 1 leaked\n"
+         "  warnings.warn(\n", "a worker process was killed"),
         ("", "it ended without a word"),
         (None, "it ended without a word"),
     ],

@@ -39,7 +39,8 @@ _QUIET_SECONDS = 60.0  # after which the end of one job of many is told, too
 _TICK_SECONDS = 5.0  # between two looks at what is running, on a terminal
 _PRIOR_SECONDS = 30.0  # of forecast work: so much the forecast weighs against the pace of the run so far
 _LEAST_ROOM = 2**20  # bytes free; a disk with less is full
-_TRACKER = "resource_tracker"  # Python's, which complains after the end of a job whose worker was killed
+# Python's, which complains after the end of a job whose worker was killed: a line, and often its source.
+_TRACKER = re.compile(r"^.*resource_tracker.*(?:\n[ \t].*)?$", re.MULTILINE)
 # What Snakemake and its plug-ins say about themselves, and what a failed job's line and the last say better.
 _CHATTER = (
     "Assuming unrestricted shared filesystem usage",
@@ -146,7 +147,7 @@ def sentence(log: Path, ending: str = "", outside: str = "") -> str:
     """
     try:
         text = log.read_text(encoding="utf-8", errors="replace")
-        lines = [line for line in text.splitlines() if line.strip() and _TRACKER not in line]
+        lines = [line for line in _TRACKER.sub("", text).splitlines() if line.strip()]
     except OSError:
         lines = []
     ours: list[str] = []

@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=100, help="how many (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=20261123, help="of whom is killed when")
     parser.add_argument(
-        "--latest", type=float, default=30.0, metavar="S", help="latest moment of a kill in its run"
+        "--latest", type=float, default=20.0, metavar="S", help="latest moment of a kill in its run"
     )
     parser.add_argument(
         "--only", nargs="+", choices=KINDS, default=KINDS, help="kinds of faults (default: all)"
