@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
@@ -40,6 +41,12 @@ WORKER = (
         (
             RuntimeError(WORKER),
             "a worker process was killed (SIGKILL), as the system does when memory runs out",
+        ),
+        (
+            BrokenProcessPool(
+                "A process in the process pool was terminated abruptly while the future was running or pending."
+            ),
+            "a worker process was killed, as the system does when memory runs out",
         ),
     ],
 )

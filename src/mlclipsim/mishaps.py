@@ -25,6 +25,7 @@ _NO_MEMORY = (
     "bad_alloc",
     "failed to map segment",
 )
+_ABRUPTLY = "A process in the process pool was terminated abruptly"  # Python's own, which knows no more
 _WORKERS = re.compile(r"exit codes of the workers are \{(\w+)")
 
 
@@ -35,6 +36,8 @@ def mishap(error: BaseException | str) -> str | None:
         return _MEMORY
     if found := _WORKERS.search(text):  # joblib's, when one of them is gone
         return killed(found[1], "a worker process")
+    if _ABRUPTLY in text:
+        return killed("", "a worker process")
     number, place = (error.errno, error.filename) if isinstance(error, OSError) else (None, None)
     if number is None and (told := _ERRNO.search(text)):
         number, place = int(told[1]), told[2]
@@ -47,10 +50,10 @@ def killed(by: str, what: str = "its process") -> str:
     """The same of a process that a signal ended.
 
     Args:
-        by: name of the signal, as ``SIGKILL``.
+        by: name of the signal, as ``SIGKILL``; empty: not known, which is nearly always that one.
         what: was ended.
     """
-    if by == signal.SIGKILL.name:
+    if by in ("", signal.SIGKILL.name):
         why = "as the system does when memory runs out; if nobody else did, use fewer cores"
-        return f"{what} was killed ({by}), {why}, and {_AGAIN}"
+        return f"{what} was killed{f' ({by})' if by else ''}, {why}, and {_AGAIN}"
     return f"{what} was ended by {by}; {_AGAIN}"
