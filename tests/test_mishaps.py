@@ -44,7 +44,7 @@ WORKER = (
         ),
         (
             BrokenProcessPool(
-                "A process in the process pool was terminated abruptly while the future was running or pending."
+                "A process in the process pool was terminated abruptly while the future was running."
             ),
             "a worker process was killed, as the system does when memory runs out",
         ),
