@@ -267,6 +267,7 @@ def _codec_jobs(plan: spec.Plan) -> dict[str, list[str]]:
     compression, arms = plan.config["compression"], plan.trained_arms
     trains = plan.trains_codecs
     each = len(compression["points"]) * compression["seeds"]
+    each -= compression["trial_point"] in compression["points"]  # of which the chosen trial is one
     return {
         "codec_trial": [arm for arm in arms for _ in compression["rhos"]] if trains else [],
         "codec_choice": arms if trains else [],

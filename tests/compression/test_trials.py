@@ -103,8 +103,12 @@ def test_chooses_the_largest_gain_and_lists_all(
         "records": [path.with_suffix(".json") for path in tried],
         "voters": tmp_path / "voters.parquet",
     }
-    trials.choose(spec, inputs, {"choice": tmp_path / "mse.json"})
+    outputs = {"choice": tmp_path / "mse.json", "codec": tmp_path / "mse-low-s0.safetensors"}
+    outputs["record"] = outputs["codec"].with_suffix(".json")
+    trials.choose(spec, inputs, outputs)
     choice = read_json(tmp_path / "mse.json")
+    for kind in ("codec", "record"):  # of the chosen trial, which is not trained again
+        assert outputs[kind].read_bytes() == inputs[f"{kind}s"][1].read_bytes()
     assert choice["chosen"] == {"trial": 1, "rho": None, "learning_rate": 0.2}
     assert [trial["learning_rate"] for trial in choice["trials"]] == [0.1, 0.2, 0.3]
     gains = [trial["gain"] for trial in choice["trials"]]

@@ -9,6 +9,7 @@ CODECS = [
     for seed in range(COMPRESSION["seeds"])
 ]
 TRIALS = range(len(COMPRESSION["rhos"]))
+FIRST = f"{COMPRESSION['trial_point']}-s0"  # point and seed of the trials
 # The arms whose loss has the weights of the fit, and where these are.
 FITTED = dict.fromkeys(("ml_clipsim", "decoder_only"), plan.own("models", plan.encoder, "weights.json"))
 # What training and validation images are made from; scenes are rendered anew.
@@ -62,6 +63,9 @@ rule codec_choice:
         code=steps.code("codec_choice"),
     output:
         choice=plan.own("compression", "trials", "{arm}.json"),
+        # the chosen trial is a training of the arm, too
+        codec=plan.own("compression", "codecs", f"{{arm}}-{FIRST}.safetensors"),
+        record=plan.own("compression", "codecs", f"{{arm}}-{FIRST}.json"),
     log:
         plan.own("logs", "codec_choice-{arm}.txt"),
     conda:
@@ -72,7 +76,11 @@ rule codec_choice:
         inputs=lambda wildcards, input: steps.options(dict(input.items())),
     shell:
         "python -m mlclipsim step codec_choice --spec {params.spec:q} {params.inputs:q}"
-        " --output choice={output.choice:q} > {log:q} 2>&1"
+        " --output choice={output.choice:q} --output codec={output.codec:q} --output record={output.record:q}"
+        " > {log:q} 2>&1"
+
+
+ruleorder: codec_choice > codec_arm
 
 
 rule codec_arm:
@@ -94,7 +102,10 @@ rule codec_arm:
         gpu=0,
     params:
         spec=lambda wildcards: plan.text(
-            "codec_arm", arm=wildcards.arm, point=wildcards.point, training_seed=int(wildcards.seed)
+            "codec_arm",
+            arm=wildcards.arm,
+            point=wildcards.point,
+            training_seed=int(wildcards.seed),
         ),
         inputs=lambda wildcards, input: steps.options(dict(input.items())),
     shell:

@@ -6,6 +6,7 @@ lies above the base codecs' curve at the trial's own rate.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from scipy.interpolate import PchipInterpolator
 
-from mlclipsim.artifacts import read_json, write_json
+from mlclipsim.artifacts import atomic, read_json, write_json
 from mlclipsim.compression import codecs
 from mlclipsim.compression.codecs import CompressionModel, LearnedCodec
 from mlclipsim.compression.fine_tuning import load_images
@@ -26,9 +27,10 @@ __all__ = ["choose", "gain", "measure"]
 
 def choose(spec: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Path]) -> None:
     """Step ``codec_choice``: ``codecs`` and ``records`` of an arm's trials, ``voters`` [, references]
-    -> ``choice``.
+    -> ``choice``, ``codec``, ``record``.
 
-    ``spec["choosing"]`` are the catalog entries of the validation judges. The file lists every trial.
+    ``spec["choosing"]`` are the catalog entries of the validation judges. ``choice`` lists every trial. The
+    chosen one is a training of the arm already, the first at its point: nothing is to be trained again there.
 
     Raises:
         ValueError: no trial's rate lies within the base codecs'.
@@ -67,7 +69,11 @@ def choose(spec: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Path
             f"{base[-1]['bpp']:.3f} bpp, got {rates}; try smaller rhos or learning rates"
         )
     best = max(within, key=lambda trial: trial["gain"])
-    chosen = {"trial": trials.index(best), "rho": best["rho"], "learning_rate": best["learning_rate"]}
+    place = trials.index(best)
+    for kind in ("codec", "record"):
+        with atomic(outputs[kind]) as temporary:
+            shutil.copyfile(inputs[f"{kind}s"][place], temporary)
+    chosen = {"trial": place, "rho": best["rho"], "learning_rate": best["learning_rate"]}
     write_json(
         outputs["choice"],
         {
