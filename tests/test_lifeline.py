@@ -73,6 +73,14 @@ def test_a_job_of_no_living_run_says_so(monkeypatch):
             lifeline.follow_run()
 
 
+def test_a_job_whose_shell_was_killed_before_it_looked_says_so(monkeypatch):
+    run = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    monkeypatch.setenv(lifeline.RUN, str(run.pid))
+    with pytest.raises(RuntimeError, match="shell that started this job was killed, as the system does"):
+        lifeline.follow_run()
+    run.communicate(b"\n")
+
+
 def test_one_worker_is_this_process():
     import joblib
 

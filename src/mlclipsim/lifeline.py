@@ -14,6 +14,8 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
+from mlclipsim.mishaps import killed
+
 __all__ = ["RUN", "follow", "follow_run"]
 
 RUN = "MLCLIPSIM_RUN"  # environment: the process id of the Snakemake that starts this job
@@ -31,7 +33,7 @@ def follow_run() -> None:
     Without ``$MLCLIPSIM_RUN`` there is no run to follow.
 
     Raises:
-        RuntimeError: the run has ended already.
+        RuntimeError: one of these has ended already.
     """
     run = os.environ.get(RUN)
     if run and _IS_TOLD:
@@ -39,7 +41,9 @@ def follow_run() -> None:
             _watch(_up_to(int(run)))
         except (FileNotFoundError, ProcessLookupError):
             raise RuntimeError(
-                f"expected the run that started this job, process {run}, which has ended; start it again"
+                killed("", "the shell that started this job")
+                if Path("/proc", run).exists()
+                else f"expected the run that started this job, process {run}, which has ended; start it again"
             ) from None
 
 

@@ -33,9 +33,10 @@ def campaign(ground: Ground, kills: int, seed: int, latest_s: float) -> list[Out
         done = run.end()
         if killed:
             row = rows[killed]
-            row.note([*_explained(done), *ground.orphans(), *ground.half_written()])
+            problems = [*_explained(done), *ground.orphans(), *ground.half_written()]
+            row.note(problems)
             row.seen = row.seen or (sentences(done.said) or [""])[0]
-            state = "survived" if row.survived == row.tried else row.problems[-1]
+            state = "; ".join(problems) or "survived"
             print(f"  kill {tried + 1} of {kills}, {killed}, after {moment:.0f} s: {state}", flush=True)
         if not done.code:
             runs += 1
