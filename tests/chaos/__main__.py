@@ -35,6 +35,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--only", nargs="+", choices=KINDS, default=KINDS, help="kinds of faults (default: all)"
     )
+    parser.add_argument(
+        "--rooms", nargs="+", type=int, default=disk.ROOMS_KIB, metavar="KIB", help="left on a full disk"
+    )
     parser.add_argument("--preset", default="ci")
     parser.add_argument("--targets", default="all", help="of `make reproduce`")
     parser.add_argument("--cores", type=int, default=2)
@@ -61,7 +64,7 @@ def campaign(arguments: argparse.Namespace) -> Iterator[Outcome]:
         print(f"undisturbed run: {f'{seconds:.0f} s' if seconds else 'there'}", flush=True)
     faults: dict[str, Callable[[], Iterable[Outcome]]] = {
         "kills": lambda: kills.campaign(ground, arguments.kills, arguments.seed, arguments.latest),
-        "disk": lambda: disk.faults(ground),
+        "disk": lambda: disk.faults(ground, arguments.rooms),
         "memory": lambda: memory.faults(ground),
         "meddling": lambda: meddling.faults(ground),
         "network": network.faults,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -13,22 +13,23 @@ from pathlib import Path
 from .ground import Ground
 from .outcome import Outcome
 
-__all__ = ["faults"]
+__all__ = ["ROOMS_KIB", "faults"]
 
-_ROOMS_KIB = (0, 4, 8)  # that are left on the full disk: for nothing, one small file, two
+ROOMS_KIB = (0, 4, 8)  # that are left on the full disk: for nothing, one small file, two
 _WITHOUT = ("default/tables", "default/figures", "default/claims.json", "default/scores")
 _CAPABILITIES = "-dac_override,-dac_read_search,-fowner"  # by which root passes over permissions
 
 
-def faults(ground: Ground) -> Iterator[Outcome]:
-    yield _full(ground)
+def faults(ground: Ground, rooms: Sequence[int] = ROOMS_KIB) -> Iterator[Outcome]:
+    """The rows; the disk is full as often as there are ``rooms``, in KiB."""
+    yield _full(ground, rooms)
     yield _read_only(ground)
     yield _forbidden(ground)
 
 
-def _full(ground: Ground) -> Outcome:
-    row = Outcome(f"disk full: a tmpfs with {', '.join(map(str, _ROOMS_KIB))} KiB left")
-    for room in _ROOMS_KIB:
+def _full(ground: Ground, rooms: Sequence[int]) -> Outcome:
+    row = Outcome(f"disk full: a tmpfs with {', '.join(map(str, rooms))} KiB left")
+    for room in rooms:
         ground.clear()
         with _mounted(ground, "-t", "tmpfs", "tmpfs") as why_not:
             if why_not:

@@ -18,7 +18,7 @@ def test_downloads_and_archives_are_survived(tmp_path):
 @pytest.mark.workflow
 def test_runs_survive(tmp_path, capsys):
     few = ["--kills", "4", "--latest", "8", "--stand-ins", "--work", str(tmp_path), "--targets", "table_1"]
-    code = chaos.main([*few, "--only", "kills", "disk", "memory", "meddling"])
+    code = chaos.main([*few, "--rooms", "4", "--only", "kills", "disk", "memory", "meddling"])
     print(said := capsys.readouterr().out)
     assert code == 0, said
 
