@@ -20,7 +20,7 @@ _WITHOUT = ("default/tables", "default/figures", "default/claims.json", "default
 _CAPABILITIES = "-dac_override,-dac_read_search,-fowner"  # by which root passes over permissions
 
 
-def faults(ground: Ground, rooms: Sequence[int] = ROOMS_KIB) -> Iterator[Outcome]:
+def faults(ground: Ground, rooms: Sequence[int]) -> Iterator[Outcome]:
     """The rows; the disk is full as often as there are ``rooms``, in KiB."""
     yield _full(ground, rooms)
     yield _read_only(ground)

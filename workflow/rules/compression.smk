@@ -102,10 +102,7 @@ rule codec_arm:
         gpu=0,
     params:
         spec=lambda wildcards: plan.text(
-            "codec_arm",
-            arm=wildcards.arm,
-            point=wildcards.point,
-            training_seed=int(wildcards.seed),
+            "codec_arm", arm=wildcards.arm, point=wildcards.point, training_seed=int(wildcards.seed)
         ),
         inputs=lambda wildcards, input: steps.options(dict(input.items())),
     shell:
